@@ -1,0 +1,165 @@
+"""What a connector is: its settings, its manifest, the streams it pulls, the records it pushes, its webhooks.
+
+A connector says only what is special about its vendor. Paging loops, retries, quotas, token refresh, cursors,
+diffing and persistence belong to this SDK and to the sync engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+
+import msgspec
+from pydantic import BaseModel, ConfigDict
+
+from hub.clock import Clock
+from hub.model import Outcome, Push, Record, Rejected, VendorField
+
+if TYPE_CHECKING:
+    from hub.sdk.http import Http
+
+Cursor = dict[str, Any]
+"""Where a stream resumes: JSON values only. An empty cursor means from the beginning."""
+
+
+class ConnectorSettings(BaseModel):
+    """Base of a connector's own keys under `connections.<name>` in hub.yaml; unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+SettingsT = TypeVar("SettingsT", bound=ConnectorSettings)
+
+
+@dataclass(frozen=True)
+class Limit:
+    """One quota of an account: `calls` per `seconds`. `scope` picks the calls it counts, e.g. `search`."""
+
+    name: str
+    calls: int
+    seconds: float
+    scope: str = ""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What `hub connectors` and the documentation tell about a connector."""
+
+    name: str
+    title: str
+    streams: tuple[str, ...] = ()
+    pushes: tuple[str, ...] = ()  # of: results, consent, fields
+    auth: tuple[str, ...] = ()
+    webhooks: tuple[str, ...] = ()
+    limits: tuple[Limit, ...] = ()
+    scopes: tuple[str, ...] = ()
+    docs: str = ""
+    repeatable: bool = True  # a push with an unknown outcome may be sent again without a second effect
+    batch: int = 100  # how many pushes `push` takes at once
+
+
+class Page(msgspec.Struct, kw_only=True):
+    """A page of a stream and the cursor that is saved with it in one transaction."""
+
+    records: list[Record]
+    cursor: Cursor
+    rejected: list[Rejected] = []
+    done: bool = False  # the stream is read to its present end
+
+
+@dataclass(frozen=True)
+class WebhookRequest:
+    """A webhook as it arrived. `url` is the public URL that the vendor called; header names are lower case."""
+
+    method: str
+    url: str
+    headers: Mapping[str, str]
+    body: bytes
+    received_at: datetime  # wall time
+
+
+class WebhookEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """One event of a webhook call.
+
+    `key` is unique for the event and the same when the vendor repeats it. `action` is `changed`, `deleted`,
+    `merged`, `restored` or `none`; `merged_ids` are the ids that `id` absorbed.
+    """
+
+    key: str
+    object: str
+    id: str
+    action: str = "changed"
+    occurred_at: datetime | None = None
+    merged_ids: tuple[str, ...] = ()
+    payload: dict[str, Any] = {}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of `hub connections test`: what is right or wrong, and what to do."""
+
+    ok: bool
+    what: str
+    fix: str = ""
+
+
+@dataclass(frozen=True)
+class Context:
+    """What the hub hands to a connector: a ready HTTP client, the time, and what a purpose is called over there."""
+
+    http: Http
+    clock: Clock
+    subscriptions: Mapping[str, str] = field(default_factory=dict)  # hub purpose -> vendor's subscription id
+    fields: Mapping[str, Sequence[str]] = field(default_factory=dict)  # object -> the vendor fields that are mapped
+
+
+class Connector(Generic[SettingsT]):
+    """Base of every connector. Override what the vendor can do; the manifest says which that is."""
+
+    manifest: ClassVar[Manifest]
+    Settings: ClassVar[type[ConnectorSettings]]
+    known_fields: ClassVar[Mapping[str, Mapping[str, VendorField]]] = {}
+    """object -> vendor field name -> its description; what an offline check of a mapping knows."""
+
+    def __init__(self, name: str, settings: SettingsT, context: Context) -> None:
+        self.name, self.settings, self.context = name, settings, context
+        self.http, self.clock = context.http, context.clock
+
+    @classmethod
+    async def open(cls, name: str, settings: SettingsT, context: Context) -> Connector[SettingsT]:
+        """Build the connector; override to configure authentication on `context.http` first."""
+        return cls(name, settings, context)
+
+    async def test(self) -> list[Finding]:
+        """Ask the vendor whether credentials, scopes and fields suffice."""
+        return []
+
+    async def schema(self, object: str) -> list[VendorField]:
+        """The live fields of an object."""
+        return list(self.known_fields.get(object, {}).values())
+
+    async def prepare(self, *, dry: bool = False) -> list[str]:
+        """Create what results need over there (custom fields). Returns a line for each thing made or to be made."""
+        return []
+
+    def pull(self, stream: str, cursor: Cursor) -> AsyncIterator[Page]:
+        """Pages of a stream from `cursor` on. Raises `QuotaExhausted` or `Retry` where it must stop."""
+        raise LookupError(f"{self.manifest.name} has no stream {stream!r}")
+
+    async def read(self, object: str, ids: Sequence[str]) -> list[Record]:
+        """The named records as they are now; a record that is gone comes back with its state, not missing."""
+        raise LookupError(f"{self.manifest.name} cannot read {object!r} by id")
+
+    async def push(self, batch: Sequence[Push]) -> list[Outcome]:
+        """Write a batch; one outcome for each push, in any order. A raised `VendorError` is the whole batch's outcome."""
+        raise LookupError(f"{self.manifest.name} takes no pushes")
+
+    def verify(self, request: WebhookRequest) -> None:
+        """Raise `SignatureError` unless the webhook is authentic and fresh."""
+        raise LookupError(f"{self.manifest.name} receives no webhooks")
+
+    def events(self, request: WebhookRequest) -> list[WebhookEvent]:
+        """The events inside a verified webhook."""
+        raise LookupError(f"{self.manifest.name} receives no webhooks")
