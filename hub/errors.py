@@ -44,7 +44,14 @@ class VendorError(HubError):
     """A vendor refused. `code` is the vendor's own, `message` its words, `status` the HTTP status or 0."""
 
     def __init__(
-        self, message: str, *, code: str = "", status: int = 0, fix: str = "", where: str = "", retry_after_seconds: float = 0.0
+        self,
+        message: str,
+        *,
+        code: str = "",
+        status: int = 0,
+        fix: str = "",
+        where: str = "",
+        retry_after_seconds: float = 0.0,
     ) -> None:
         self.message, self.code, self.status = message, code, status
         self.retry_after_seconds = retry_after_seconds
@@ -52,13 +59,32 @@ class VendorError(HubError):
         super().__init__(f"{label}: {message}" if label else message, fix, where)
 
     def __reduce__(self) -> tuple[object, ...]:
-        return (_rebuild_vendor_error, (type(self), self.message, self.code, self.status, self.fix, self.where, self.retry_after_seconds))
+        return (
+            _rebuild_vendor_error,
+            (
+                type(self),
+                self.message,
+                self.code,
+                self.status,
+                self.fix,
+                self.where,
+                self.retry_after_seconds,
+            ),
+        )
 
 
 def _rebuild_vendor_error(
-    kind: type[VendorError], message: str, code: str, status: int, fix: str, where: str, retry_after_seconds: float
+    kind: type[VendorError],
+    message: str,
+    code: str,
+    status: int,
+    fix: str,
+    where: str,
+    retry_after_seconds: float,
 ) -> VendorError:
-    return kind(message, code=code, status=status, fix=fix, where=where, retry_after_seconds=retry_after_seconds)
+    return kind(
+        message, code=code, status=status, fix=fix, where=where, retry_after_seconds=retry_after_seconds
+    )
 
 
 class Retry(VendorError):
@@ -75,3 +101,7 @@ class FixNeeded(VendorError):
 
 class Drop(VendorError):
     """The target is gone or never takes this record; trying again is useless."""
+
+
+class Unclear(VendorError):
+    """The vendor may have done it: the answer was lost. Never repeated blindly unless a repeat has no second effect."""

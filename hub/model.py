@@ -62,7 +62,11 @@ CONTACT_FIELDS: dict[str, HubField] = _columns(
 DEAL_FIELDS: dict[str, HubField] = _columns(
     ("name", FieldType.TEXT, "deal name"),
     ("pipeline", FieldType.TEXT, "pipeline, the vendor's internal id"),
-    ("stage", FieldType.TEXT, "stage: the label in lower case where the mapping knows it, else the internal id"),
+    (
+        "stage",
+        FieldType.TEXT,
+        "stage: the label in lower case where the mapping knows it, else the internal id",
+    ),
     ("amount", FieldType.NUMBER, "amount in the deal's currency"),
     ("currency", FieldType.TEXT, "ISO 4217 code"),
     ("close_at", FieldType.TIME, "expected or real close"),
@@ -189,7 +193,9 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, tag="result"):
     funnel: str = ""
     email: str = ""
     contact_ref: str = ""
-    contact_key: str = ""  # the hub's own opaque, stable key of the person; for analytics, holds nothing personal
+    contact_key: str = (
+        ""  # the hub's own opaque, stable key of the person; for analytics, holds nothing personal
+    )
     sent_at: datetime | None = None
     detail: dict[str, Any] = {}
 

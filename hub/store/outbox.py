@@ -129,7 +129,11 @@ async def settle(
         outcome = outcomes[row.dedupe_key]
         state, key = _next_state(outcome.status, row.attempts)
         tally[key] = tally.get(key, 0) + 1
-        pause = max(outcome.retry_after_seconds, min(2.0 ** (row.attempts - 1), 900.0)) if state == "queued" else 0.0
+        pause = (
+            max(outcome.retry_after_seconds, min(2.0 ** (row.attempts - 1), 900.0))
+            if state == "queued"
+            else 0.0
+        )
         rows.append((state, outcome.code, outcome.message, outcome.fix, outcome.remote_id, now if state == "done" else None,
                      pause, row.id, row.claim))  # fmt: skip
     async with conn.cursor() as cursor:
@@ -198,7 +202,12 @@ async def counts(conn: AsyncConnection[Any]) -> dict[str, dict[str, int]]:
 
 
 async def remember_writes(
-    conn: AsyncConnection[Any], connection: str, object: str, writes: dict[str, dict[str, str]], *, at: datetime
+    conn: AsyncConnection[Any],
+    connection: str,
+    object: str,
+    writes: dict[str, dict[str, str]],
+    *,
+    at: datetime,
 ) -> None:
     """Enter own writes ({external id: {field: value}}) in the echo ledger."""
     rows = [(ref, name, value) for ref, fields in writes.items() for name, value in fields.items()]
@@ -213,7 +222,12 @@ async def remember_writes(
         ORDER BY ref, name, n DESC
         ON CONFLICT (connection, object, external_id, field) DO UPDATE SET value_hash = excluded.value_hash, at = excluded.at
         """,
-        {"connection": connection, "object": object, "at": at, "refs": refs, "names": names, "values": values},
+        {
+            "connection": connection,
+            "object": object,
+            "at": at,
+            "refs": refs,
+            "names": names,
+            "values": values,
+        },
     )
-
-

@@ -1,0 +1,366 @@
+"""Contacts as the hub knows them, and the vendors' ids that mean them.
+
+A batch of pulled rows is COPYed beside the tables and merged in a handful of statements. Rows whose content
+is the one already known cost one hash comparison. Identity is (connection, object, id): an e-mail address only
+hints at a person whom another system has already named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import msgspec
+from psycopg import AsyncConnection
+from psycopg.rows import dict_row
+
+from hub.model import CONTACT_FIELDS
+
+COLUMNS = tuple(CONTACT_FIELDS)
+
+
+@dataclass(frozen=True)
+class ContactRow:
+    """One mapped contact of one connection.
+
+    `columns` holds hub fields with a typed column (None where the vendor has no value), `custom` the others;
+    `fill` the custom values that only fill a gap. `content_hash` covers all that came.
+    """
+
+    external_id: str
+    columns: Mapping[str, Any]
+    custom: Mapping[str, Any]
+    content_hash: bytes
+    fill: Mapping[str, Any] = field(default_factory=dict)
+    state: str = "live"
+    vendor_changed_at: datetime | None = None
+    merged_ids: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Merged:
+    """What a batch changed, in rows, and which contacts it touched."""
+
+    created: int = 0
+    changed: int = 0
+    unchanged: int = 0
+    gone: int = 0
+    touched: tuple[int, ...] = ()
+
+
+async def merge(
+    conn: AsyncConnection[Any],
+    connection: str,
+    rows: Sequence[ContactRow],
+    *,
+    on_blank: Mapping[str, str],
+    run_id: int | None,
+    now: datetime,
+) -> Merged:
+    """Bring a batch in, in the caller's transaction.
+
+    `on_blank` names the mapped columns with their policy: `keep` (a blank leaves our value), `fill` (a value
+    only fills our blank) or `clear` (a blank empties ours). Columns it does not name are left alone.
+    """
+    if not rows:
+        return Merged()
+    await _copy_in(conn, rows)
+    values = {"connection": connection, "now": now, "run_id": run_id}
+    await _recognise(conn, values)
+    created = await _insert_new(conn, values)
+    changed = await _update_known(conn, on_blank, values)
+    gone = await _settle_states(conn, values)
+    await _remember_identities(conn, values)
+    cursor = await conn.execute(
+        "SELECT array_agg(DISTINCT contact_id) FILTER (WHERE fresh), count(*) FILTER (WHERE NOT fresh) FROM incoming_contact"
+    )
+    row = await cursor.fetchone()
+    assert row is not None
+    return Merged(created=created, changed=changed, unchanged=row[1], gone=gone, touched=tuple(row[0] or ()))
+
+
+async def _copy_in(conn: AsyncConnection[Any], rows: Sequence[ContactRow]) -> None:
+    await conn.execute(
+        """
+        CREATE TEMPORARY TABLE IF NOT EXISTS incoming_contact (
+            external_id text, state text, vendor_changed_at timestamptz, content_hash bytea, merged_ids text[],
+            email text, first_name text, last_name text, company text, job_title text, phone text, country text,
+            city text, language text, time_zone text, lifecycle text, owner text, created_at timestamptz,
+            custom jsonb, fill jsonb, contact_id bigint, known boolean DEFAULT false, fresh boolean DEFAULT true
+        ) ON COMMIT DELETE ROWS
+        """
+    )
+    await conn.execute("TRUNCATE incoming_contact")  # two batches may share a transaction
+    names = (
+        "external_id",
+        "state",
+        "vendor_changed_at",
+        "content_hash",
+        "merged_ids",
+        *COLUMNS,
+        "custom",
+        "fill",
+    )
+    async with (
+        conn.cursor() as cursor,
+        cursor.copy(f"COPY incoming_contact ({', '.join(names)}) FROM STDIN") as copy,
+    ):
+        for row in rows:
+            columns = row.columns
+            await copy.write_row(
+                (
+                    row.external_id, row.state, row.vendor_changed_at, row.content_hash, list(row.merged_ids),
+                    *(columns.get(name) for name in COLUMNS),
+                    msgspec.json.encode(row.custom).decode(), msgspec.json.encode(row.fill).decode(),
+                )
+            )  # fmt: skip
+
+
+async def _recognise(conn: AsyncConnection[Any], values: dict[str, Any]) -> None:
+    """Find the contact behind each row: by its id, by an id it absorbed, or by the address another system knows."""
+    await conn.execute(
+        # The last word on a record wins when a batch holds it twice.
+        """
+        DELETE FROM incoming_contact a USING incoming_contact b
+        WHERE a.external_id = b.external_id AND a.ctid < b.ctid
+        """
+    )
+    await conn.execute(
+        """
+        UPDATE incoming_contact n SET contact_id = i.contact_id, known = true,
+            fresh = i.content_hash IS DISTINCT FROM n.content_hash OR i.state <> n.state
+        FROM contact_identity i
+        WHERE i.connection = %(connection)s AND i.object = 'contact' AND i.external_id = n.external_id
+        """,
+        values,
+    )
+    await conn.execute(
+        # A merge that makes a new id keeps the person whom the oldest of the old ids means.
+        """
+        UPDATE incoming_contact n SET contact_id = o.contact_id, known = true
+        FROM (
+            SELECT n.external_id, min(i.contact_id) AS contact_id
+            FROM incoming_contact n
+            JOIN contact_identity i
+              ON i.connection = %(connection)s AND i.object = 'contact' AND i.external_id = ANY(n.merged_ids)
+            WHERE n.contact_id IS NULL GROUP BY 1
+        ) o
+        WHERE n.external_id = o.external_id AND n.contact_id IS NULL
+        """,
+        values,
+    )
+    await conn.execute(
+        # A person known from another system only, under an address that is unambiguous on both sides.
+        """
+        UPDATE incoming_contact n SET contact_id = m.contact_id, known = true
+        FROM (
+            SELECT n.external_id, min(c.id) AS contact_id
+            FROM incoming_contact n
+            JOIN contact c ON c.email = n.email AND c.state = 'live'
+            WHERE n.contact_id IS NULL AND n.email IS NOT NULL AND n.state = 'live'
+              AND NOT EXISTS (SELECT FROM incoming_contact t WHERE t.email = n.email AND t.external_id <> n.external_id)
+              AND NOT EXISTS (SELECT FROM contact_identity i WHERE i.contact_id = c.id AND i.connection = %(connection)s)
+            GROUP BY 1 HAVING count(*) = 1
+        ) m
+        WHERE n.external_id = m.external_id AND n.contact_id IS NULL
+        """,
+        values,
+    )
+
+
+async def _insert_new(conn: AsyncConnection[Any], values: dict[str, Any]) -> int:
+    """Contacts that nobody knew. A record that is gone already when first seen is not made into a person."""
+    await conn.execute("DELETE FROM incoming_contact WHERE contact_id IS NULL AND state <> 'live'")
+    await conn.execute(
+        "UPDATE incoming_contact SET contact_id = nextval(pg_get_serial_sequence('contact', 'id')) WHERE contact_id IS NULL"
+    )
+    names = ", ".join(COLUMNS)
+    cursor = await conn.execute(
+        f"""
+        INSERT INTO contact (id, {names}, fields, changed_at)
+        SELECT contact_id, {names}, fill || custom, %(now)s FROM incoming_contact WHERE NOT known
+        """,
+        values,
+    )
+    await conn.execute(
+        """
+        INSERT INTO contact_change (contact_id, at, connection, run_id, kind)
+        SELECT contact_id, %(now)s, %(connection)s, %(run_id)s, 'created' FROM incoming_contact WHERE NOT known
+        """,
+        values,
+    )
+    return cursor.rowcount
+
+
+async def _update_known(
+    conn: AsyncConnection[Any], on_blank: Mapping[str, str], values: dict[str, Any]
+) -> int:
+    """Known contacts whose record changed; the difference is kept as lineage, and no difference writes nothing."""
+    assignments = [_assignment(name, policy) for name, policy in on_blank.items() if name in CONTACT_FIELDS]
+    assignments.append("fields = n.fill || c.fields || n.custom")
+    cursor = await conn.execute(
+        f"""
+        WITH before AS (
+            SELECT c.* FROM contact c
+            WHERE c.id IN (SELECT contact_id FROM incoming_contact WHERE known AND fresh AND state = 'live') FOR UPDATE
+        ), after AS (
+            UPDATE contact c SET {", ".join(assignments)}, state = 'live', changed_at = %(now)s
+            FROM incoming_contact n WHERE n.contact_id = c.id AND n.known AND n.fresh AND n.state = 'live'
+            RETURNING c.*
+        ), differences AS (
+            SELECT a.id, (
+                SELECT jsonb_object_agg(n.key, jsonb_build_array(o.value, n.value))
+                FROM jsonb_each((to_jsonb(a) || a.fields) - '{{fields,changed_at,id,merged_into}}'::text[]) n
+                LEFT JOIN jsonb_each((to_jsonb(b) || b.fields) - '{{fields,changed_at,id,merged_into}}'::text[]) o USING (key)
+                WHERE n.value IS DISTINCT FROM o.value
+            ) AS diff
+            FROM after a JOIN before b USING (id)
+        )
+        INSERT INTO contact_change (contact_id, at, connection, run_id, kind, diff)
+        SELECT id, %(now)s, %(connection)s, %(run_id)s,
+               CASE WHEN diff ? 'state' THEN 'restored' ELSE 'changed' END, diff
+        FROM differences WHERE diff IS NOT NULL
+        """,
+        values,
+    )
+    return cursor.rowcount
+
+
+def _assignment(name: str, policy: str) -> str:
+    if policy == "clear":
+        return f"{name} = n.{name}"
+    return (
+        f"{name} = coalesce(c.{name}, n.{name})"
+        if policy == "fill"
+        else f"{name} = coalesce(n.{name}, c.{name})"
+    )
+
+
+async def _settle_states(conn: AsyncConnection[Any], values: dict[str, Any]) -> int:
+    """Archive or delete contacts that no system keeps, and fold merged ones into their survivor."""
+    await conn.execute(
+        """
+        UPDATE contact_identity i SET state = n.state FROM incoming_contact n
+        WHERE i.connection = %(connection)s AND i.object = 'contact' AND i.external_id = n.external_id AND i.state <> n.state
+        """,
+        values,
+    )
+    cursor = await conn.execute(
+        """
+        WITH gone AS (
+            UPDATE contact c SET state = n.state, changed_at = %(now)s
+            FROM incoming_contact n
+            WHERE c.id = n.contact_id AND n.state IN ('archived', 'deleted') AND c.state NOT IN (n.state, 'merged')
+              AND NOT EXISTS (SELECT FROM contact_identity i WHERE i.contact_id = c.id AND i.state = 'live')
+            RETURNING c.id, c.state
+        )
+        INSERT INTO contact_change (contact_id, at, connection, run_id, kind)
+        SELECT id, %(now)s, %(connection)s, %(run_id)s, state FROM gone
+        """,
+        values,
+    )
+    gone = cursor.rowcount
+    return gone + await _fold_merged(conn, values)
+
+
+async def _fold_merged(conn: AsyncConnection[Any], values: dict[str, Any]) -> int:
+    """Contacts behind absorbed ids become aliases of the survivor; their mail history goes with them."""
+    cursor = await conn.execute(
+        """
+        SELECT DISTINCT i.contact_id, n.contact_id FROM incoming_contact n
+        JOIN contact_identity i ON i.connection = %(connection)s AND i.object = 'contact' AND i.external_id = ANY(n.merged_ids)
+        WHERE i.contact_id <> n.contact_id
+        """,
+        values,
+    )
+    pairs = await cursor.fetchall()
+    await conn.execute(
+        """
+        UPDATE contact_identity i SET contact_id = n.contact_id, state = 'merged' FROM incoming_contact n
+        WHERE i.connection = %(connection)s AND i.object = 'contact' AND i.external_id = ANY(n.merged_ids)
+        """,
+        values,
+    )
+    for loser, survivor in pairs:
+        await fold(conn, loser, survivor, values)
+    return len(pairs)
+
+
+async def fold(conn: AsyncConnection[Any], loser: int, survivor: int, values: Mapping[str, Any]) -> None:
+    """Make `loser` an alias of `survivor`. `values` has connection, run_id and now, for the lineage."""
+    both = {**values, "loser": loser, "survivor": survivor}
+    await conn.execute(
+        "UPDATE contact SET state = 'merged', merged_into = %(survivor)s, changed_at = %(now)s WHERE id = %(loser)s",
+        both,
+    )
+    await conn.execute(
+        "UPDATE contact_identity SET contact_id = %(survivor)s WHERE contact_id = %(loser)s", both
+    )
+    await conn.execute("UPDATE event SET contact_id = %(survivor)s WHERE contact_id = %(loser)s", both)
+    await conn.execute(
+        """
+        UPDATE delivery d SET contact_id = %(survivor)s WHERE contact_id = %(loser)s AND NOT EXISTS (
+            SELECT FROM delivery e WHERE e.contact_id = %(survivor)s AND e.message = d.message AND e.occurrence = d.occurrence)
+        """,
+        both,
+    )
+    await conn.execute(
+        """
+        UPDATE funnel_entry f SET contact_id = %(survivor)s WHERE contact_id = %(loser)s AND NOT EXISTS (
+            SELECT FROM funnel_entry e WHERE e.contact_id = %(survivor)s AND e.funnel_id = f.funnel_id)
+        """,
+        both,
+    )
+    await conn.execute(
+        """
+        INSERT INTO contact_change (contact_id, at, connection, run_id, kind, diff)
+        VALUES (%(loser)s, %(now)s, %(connection)s, %(run_id)s, 'merged',
+                jsonb_build_object('merged_into', jsonb_build_array(null, %(survivor)s::bigint)))
+        """,
+        both,
+    )
+
+
+async def _remember_identities(conn: AsyncConnection[Any], values: dict[str, Any]) -> None:
+    await conn.execute(
+        """
+        INSERT INTO contact_identity AS i
+            (connection, object, external_id, contact_id, content_hash, vendor_changed_at, state, seen_at)
+        SELECT %(connection)s, 'contact', external_id, contact_id, content_hash, vendor_changed_at, state, %(now)s
+        FROM incoming_contact WHERE fresh
+        ON CONFLICT (connection, object, external_id) DO UPDATE
+        SET content_hash = excluded.content_hash, vendor_changed_at = excluded.vendor_changed_at,
+            state = excluded.state, seen_at = excluded.seen_at, contact_id = excluded.contact_id
+        """,
+        values,
+    )
+    await conn.execute(
+        # An absorbed id that we never saw as a record of its own still means this person.
+        """
+        INSERT INTO contact_identity (connection, object, external_id, contact_id, state, seen_at)
+        SELECT DISTINCT ON (old) %(connection)s, 'contact', old, contact_id, 'merged', %(now)s
+        FROM incoming_contact, unnest(merged_ids) AS old
+        ON CONFLICT (connection, object, external_id) DO NOTHING
+        """,
+        values,
+    )
+
+
+async def refs(conn: AsyncConnection[Any], connection: str, contact_ids: Sequence[int]) -> dict[int, str]:
+    """The contacts' ids at a connection (the live one where several mean the same person)."""
+    cursor = await conn.execute(
+        """SELECT DISTINCT ON (contact_id) contact_id, external_id FROM contact_identity
+           WHERE connection = %s AND object = 'contact' AND contact_id = ANY(%s)
+           ORDER BY contact_id, (state = 'live') DESC, seen_at DESC""",
+        [connection, list(contact_ids)],
+    )
+    return dict(await cursor.fetchall())
+
+
+async def by_email(conn: AsyncConnection[Any], email: str) -> list[dict[str, Any]]:
+    """Contacts that have this address now, whatever their state."""
+    async with conn.cursor(row_factory=dict_row) as cursor:
+        await cursor.execute("SELECT * FROM contact WHERE email = lower(%s) ORDER BY id", [email])
+        return list(await cursor.fetchall())

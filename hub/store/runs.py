@@ -1,0 +1,157 @@
+"""Runs and cursors: what each pull and push read, changed, skipped and rejected, and where a stream resumes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from psycopg import AsyncConnection
+from psycopg.rows import dict_row
+from psycopg.types.json import Jsonb
+
+from hub.model import Rejected
+
+
+@dataclass
+class Counts:
+    """The numbers of a run; each can be drilled down to its rows."""
+
+    read: int = 0
+    created: int = 0
+    changed: int = 0
+    unchanged: int = 0
+    gone: int = 0  # archived, deleted or merged away
+    rejected: int = 0
+    written: int = 0
+    retried: int = 0
+    uncertain: int = 0
+    pages: int = 0
+    calls: dict[str, int] = field(default_factory=dict)
+
+    def add(self, other: Counts) -> None:
+        for name in (
+            "read",
+            "created",
+            "changed",
+            "unchanged",
+            "gone",
+            "rejected",
+            "written",
+            "retried",
+            "uncertain",
+            "pages",
+        ):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Only what is not zero."""
+        return {name: value for name, value in vars(self).items() if value}
+
+
+async def start(conn: AsyncConnection[Any], kind: str, connection: str, stream: str, *, now: datetime) -> int:
+    """A new run's id. Runs of the same kind, connection and stream left `running` by a crash are closed as partial."""
+    await conn.execute(
+        """UPDATE run SET state = 'partial', finished_at = %s, reason = 'the hub stopped in the middle; resumed by the next run'
+           WHERE state = 'running' AND kind = %s AND connection = %s AND stream = %s""",
+        [now, kind, connection, stream],
+    )
+    cursor = await conn.execute(
+        "INSERT INTO run (kind, connection, stream, started_at) VALUES (%s, %s, %s, %s) RETURNING id",
+        [kind, connection, stream, now],
+    )
+    row = await cursor.fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+async def progress(conn: AsyncConnection[Any], run_id: int, counts: Counts) -> None:
+    await conn.execute("UPDATE run SET counts = %s WHERE id = %s", [Jsonb(counts.as_dict()), run_id])
+
+
+async def finish(
+    conn: AsyncConnection[Any],
+    run_id: int,
+    counts: Counts,
+    *,
+    state: str,
+    now: datetime,
+    reason: str = "",
+    resumes_at: object = None,
+) -> None:
+    """Close a run. A run with rejected rows is never better than `partial`: it is as good as its worst row."""
+    if state == "done" and counts.rejected:
+        state, reason = "partial", reason or f"{counts.rejected} rows were rejected; see `hub runs {run_id}`"
+    await conn.execute(
+        "UPDATE run SET state = %s, finished_at = %s, counts = %s, reason = %s, resumes_at = %s WHERE id = %s",
+        [
+            state,
+            now,
+            Jsonb(counts.as_dict()),
+            reason,
+            Jsonb(resumes_at) if resumes_at is not None else None,
+            run_id,
+        ],
+    )
+
+
+async def reject(conn: AsyncConnection[Any], run_id: int, rows: Sequence[Rejected], *, now: datetime) -> None:
+    """Keep rejected rows with the vendor's code and message and a proposed fix."""
+    async with conn.cursor() as cursor:
+        await cursor.executemany(
+            """INSERT INTO run_reject (run_id, object, external_id, code, message, fix, row, at)
+               VALUES (%s, %s, %s, %s, %s, %s, %s, %s)""",
+            [(run_id, r.object, r.id, r.code, r.message, r.fix, Jsonb(r.row), now) for r in rows],
+        )
+
+
+async def read_cursor(conn: AsyncConnection[Any], connection: str, stream: str) -> dict[str, Any]:
+    """Where the stream resumes; empty when it was never read."""
+    row = await (
+        await conn.execute(
+            "SELECT position FROM cursor WHERE connection = %s AND stream = %s", [connection, stream]
+        )
+    ).fetchone()
+    return dict(row[0]) if row else {}
+
+
+async def save_cursor(
+    conn: AsyncConnection[Any],
+    connection: str,
+    stream: str,
+    position: dict[str, Any],
+    run_id: int,
+    *,
+    now: datetime,
+) -> None:
+    """Belongs into the transaction that stores the page which the cursor covers."""
+    await conn.execute(
+        """INSERT INTO cursor (connection, stream, position, saved_at, run_id) VALUES (%s, %s, %s, %s, %s)
+           ON CONFLICT (connection, stream) DO UPDATE
+           SET position = excluded.position, saved_at = excluded.saved_at, run_id = excluded.run_id""",
+        [connection, stream, Jsonb(position), now, run_id],
+    )
+
+
+async def forget_cursor(conn: AsyncConnection[Any], connection: str, stream: str) -> None:
+    """The next pull reads the stream from the beginning: a full re-sync."""
+    await conn.execute("DELETE FROM cursor WHERE connection = %s AND stream = %s", [connection, stream])
+
+
+async def recent(conn: AsyncConnection[Any], limit: int = 20) -> list[dict[str, Any]]:
+    """The newest runs first."""
+    async with conn.cursor(row_factory=dict_row) as cursor:
+        await cursor.execute("SELECT * FROM run ORDER BY id DESC LIMIT %s", [limit])
+        return list(await cursor.fetchall())
+
+
+async def one(conn: AsyncConnection[Any], run_id: int) -> dict[str, Any] | None:
+    """A run with its rejected rows under `rejects` (at most 1,000)."""
+    async with conn.cursor(row_factory=dict_row) as cursor:
+        await cursor.execute("SELECT * FROM run WHERE id = %s", [run_id])
+        run = await cursor.fetchone()
+        if run is None:
+            return None
+        await cursor.execute("SELECT * FROM run_reject WHERE run_id = %s ORDER BY id LIMIT 1000", [run_id])
+        return {**run, "rejects": list(await cursor.fetchall())}

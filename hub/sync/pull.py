@@ -1,0 +1,268 @@
+"""Pull one stream of one connection: pages from the vendor, mapped, merged, the cursor saved with what it covers."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from hub.clock import Clock
+from hub.errors import Retry, VendorError
+from hub.mapping import Mapping
+from hub.model import Record, RecordState, Rejected
+from hub.sdk.connector import Connector, Cursor, Page
+from hub.store import consent, contacts, deals, runs, segments
+from hub.store.database import Database
+
+BATCH_RECORDS = 1_000
+OBJECTS = {"contacts": "contact", "deals": "deal", "segments": "segment"}
+
+Progress = Callable[[str, str, runs.Counts], None]
+"""Told after each batch: connection, stream, counts so far."""
+
+
+@dataclass(frozen=True)
+class Pulled:
+    """How a pull ended: `done`, `partial` (it resumes by itself, `reason` says why) or `failed`."""
+
+    run_id: int
+    state: str
+    counts: runs.Counts
+    reason: str = ""
+
+
+async def pull(
+    db: Database,
+    clock: Clock,
+    connector: Connector[Any],
+    mapping: Mapping,
+    stream: str,
+    *,
+    full: bool = False,
+    progress: Progress | None = None,
+) -> Pulled:
+    """Read a stream from its cursor to its present end.
+
+    Each batch is one transaction with its cursor, so a crash repeats at most one batch, which then changes
+    nothing. A quota or a passing fault ends the run `partial`; the next run goes on from the saved cursor.
+    """
+    async with db.transaction() as conn:
+        run_id = await runs.start(conn, "pull", connector.name, stream, now=clock.now())
+        if full:
+            await runs.forget_cursor(conn, connector.name, stream)
+        cursor = await runs.read_cursor(conn, connector.name, stream)
+    counts = runs.Counts()
+    store = _Store(db, clock, connector.name, mapping, run_id)
+    state, reason = "done", ""
+    try:
+        async for batch in _batches(connector.pull(stream, cursor)):
+            counts.add(
+                await store.keep(OBJECTS[stream], batch.records, batch.rejected, (stream, batch.cursor))
+            )
+            cursor = batch.cursor
+            if progress:
+                progress(connector.name, stream, counts)
+    except Retry as error:
+        state, reason = "partial", str(error)
+    except VendorError as error:
+        state, reason = "failed", str(error)
+    counts.calls = connector.http.stats.as_dict()
+    async with db.transaction() as conn:
+        await runs.finish(conn, run_id, counts, state=state, now=clock.now(), reason=reason,
+                          resumes_at=cursor if state != "done" else None)  # fmt: skip
+    return Pulled(run_id, "partial" if state == "done" and counts.rejected else state, counts, reason)
+
+
+async def _batches(pages: AsyncIterator[Page]) -> AsyncIterator[Page]:
+    """Pages gathered to about `BATCH_RECORDS`, the next one being fetched while the last is stored.
+
+    What was read before a vendor fails is handed on first, then the failure is raised.
+    """
+    queue: asyncio.Queue[Page | BaseException | None] = asyncio.Queue(maxsize=1)
+
+    async def read() -> None:
+        gathered: Page | None = None
+        end: BaseException | None = None
+        try:
+            async for page in pages:
+                gathered = _joined(gathered, page)
+                if len(gathered.records) >= BATCH_RECORDS:
+                    await queue.put(gathered)
+                    gathered = None
+        except VendorError as error:
+            end = error
+        except Exception as error:  # a connector's own bug must reach the run, not die in this task
+            end = error
+        if gathered is not None:
+            await queue.put(gathered)
+        await queue.put(end)
+
+    reader = asyncio.create_task(read())
+    try:
+        while True:
+            item = await queue.get()
+            if item is None:
+                return
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+    finally:
+        reader.cancel()
+
+
+def _joined(first: Page | None, then: Page) -> Page:
+    if first is None:
+        return then
+    return Page(
+        records=first.records + then.records,
+        cursor=then.cursor,
+        rejected=first.rejected + then.rejected,
+        done=then.done,
+    )
+
+
+async def refresh_records(
+    db: Database, clock: Clock, connector: Connector[Any], mapping: Mapping, object: str, ids: Sequence[str]
+) -> runs.Counts:
+    """Read the named records again (webhooks said that they changed) and store them as one run."""
+    records = await connector.read(object, ids)
+    async with db.transaction() as conn:
+        run_id = await runs.start(conn, "webhook", connector.name, object, now=clock.now())
+    counts = await _Store(db, clock, connector.name, mapping, run_id).keep(object, records, [], None)
+    async with db.transaction() as conn:
+        await runs.finish(conn, run_id, counts, state="done", now=clock.now())
+    return counts
+
+
+class _Store:
+    """Maps and stores batches of one run."""
+
+    def __init__(self, db: Database, clock: Clock, connection: str, mapping: Mapping, run_id: int) -> None:
+        self.db, self.clock, self.connection, self.mapping, self.run_id = (
+            db,
+            clock,
+            connection,
+            mapping,
+            run_id,
+        )
+
+    async def keep(
+        self,
+        object: str,
+        records: Sequence[Record],
+        rejected: Sequence[Rejected],
+        cursor: tuple[str, Cursor] | None,
+    ) -> runs.Counts:
+        """One transaction: the records, the rejected rows, and the cursor that covers them."""
+        mapped, bad = self._map(object, records)
+        bad = [*rejected, *bad]
+        async with self.db.transaction() as conn:
+            counts = await getattr(self, f"_keep_{object}s")(conn, mapped)
+            await runs.reject(conn, self.run_id, bad, now=self.clock.now())
+            if cursor is not None:
+                await runs.save_cursor(conn, self.connection, *cursor, self.run_id, now=self.clock.now())
+        counts.read, counts.rejected, counts.pages = len(records) + len(rejected), len(bad), 1
+        return counts  # type: ignore[no-any-return]
+
+    def _map(self, object: str, records: Sequence[Record]) -> tuple[list[tuple[Any, ...]], list[Rejected]]:
+        """(row, consent statements) for each record, and what could not be understood of it."""
+        to_row = {"contact": self._contact, "deal": self._deal, "segment": self._segment}[object]
+        rows: list[tuple[Any, ...]] = []
+        bad: list[Rejected] = []
+        for record in records:
+            row, problems = to_row(record)
+            rows.append(row)
+            bad.extend(problems)
+        return rows, bad
+
+    def _contact(self, record: Record) -> tuple[tuple[Any, ...], list[Rejected]]:
+        mapped = self.mapping.pull("contact")(record.fields)
+        row = contacts.ContactRow(
+            external_id=record.id,
+            columns=mapped.columns,
+            custom=mapped.custom,
+            fill=mapped.fill,
+            content_hash=_content_hash(mapped.columns, mapped.custom, mapped.fill, record.merged_ids),
+            state=record.state.value,
+            vendor_changed_at=record.changed_at,
+            merged_ids=record.merged_ids,
+        )
+        said = []
+        email = mapped.columns.get("email")
+        if email and record.state is RecordState.LIVE:
+            at = record.changed_at or self.clock.now()
+            said = [consent.Statement(email, p, s, self.connection, at) for p, s in mapped.consent.items()]
+        return (row, said), self._problems(record, mapped.errors)
+
+    def _deal(self, record: Record) -> tuple[tuple[Any, ...], list[Rejected]]:
+        mapped = self.mapping.pull("deal")(record.fields)
+        links = tuple(link for link in record.links if link.object == "contact")
+        row = deals.DealRow(
+            external_id=record.id,
+            columns=mapped.columns,
+            custom=mapped.custom,
+            content_hash=_content_hash(
+                mapped.columns, mapped.custom, [(link.id, link.role) for link in links]
+            ),
+            state=record.state.value,
+            vendor_changed_at=record.changed_at,
+            links=links,
+        )
+        return (row,), self._problems(record, mapped.errors)
+
+    def _segment(self, record: Record) -> tuple[tuple[Any, ...], list[Rejected]]:
+        members = [link.id for link in record.links] if record.state is RecordState.LIVE else None
+        name = str(record.fields.get("name") or record.id)
+        kind = str(record.fields.get("kind") or "")
+        return (segments.SegmentRow(record.id, name, kind, record.state.value, members),), []
+
+    @staticmethod
+    def _problems(record: Record, errors: Sequence[Any]) -> list[Rejected]:
+        return [
+            Rejected(
+                object=record.object,
+                id=record.id,
+                code="BAD_VALUE",
+                message=e.message,
+                fix=e.fix,
+                row={e.field: e.value},
+            )
+            for e in errors
+        ]
+
+    async def _keep_contacts(
+        self, conn: Any, mapped: Sequence[tuple[contacts.ContactRow, list[consent.Statement]]]
+    ) -> runs.Counts:
+        merged = await contacts.merge(
+            conn,
+            self.connection,
+            [row for row, _ in mapped],
+            on_blank=self.mapping.on_blank("contact"),
+            run_id=self.run_id,
+            now=self.clock.now(),
+        )
+        await consent.record(conn, [statement for _, said in mapped for statement in said])
+        return runs.Counts(
+            created=merged.created, changed=merged.changed, unchanged=merged.unchanged, gone=merged.gone
+        )
+
+    async def _keep_deals(self, conn: Any, mapped: Sequence[tuple[deals.DealRow]]) -> runs.Counts:
+        merged = await deals.merge(conn, self.connection, [row for (row,) in mapped], now=self.clock.now())
+        return runs.Counts(
+            created=merged.created, changed=merged.changed, unchanged=merged.unchanged, gone=merged.gone
+        )
+
+    async def _keep_segments(self, conn: Any, mapped: Sequence[tuple[segments.SegmentRow]]) -> runs.Counts:
+        changed = [
+            await segments.merge(conn, self.connection, row, now=self.clock.now()) for (row,) in mapped
+        ]
+        return runs.Counts(changed=sum(changed), unchanged=len(changed) - sum(changed))
+
+
+def _content_hash(*parts: object) -> bytes:
+    """What makes a row "the same as last time": 16 bytes over the mapped values."""
+    return hashlib.blake2b(msgspec.msgpack.encode(parts), digest_size=16).digest()
