@@ -56,6 +56,7 @@ class Manifest:
     limits: tuple[Limit, ...] = ()
     scopes: tuple[str, ...] = ()
     docs: str = ""
+    needs_contact: bool = True  # results go only to people whom this system knows; analytics take all
     repeatable: bool = True  # a push with an unknown outcome may be sent again without a second effect
     batch: int = 100  # how many pushes `push` takes at once
 
