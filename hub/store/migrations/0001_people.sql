@@ -147,6 +147,7 @@ CREATE TABLE run (
     reason text NOT NULL DEFAULT '',
     resumes_at jsonb
 );
+CREATE INDEX run_pulls ON run (kind, connection, stream, id DESC);
 CREATE INDEX run_recent ON run (started_at DESC);
 
 CREATE TABLE run_reject (

@@ -50,6 +50,7 @@ CREATE TABLE event (
 );
 CREATE INDEX event_delivery ON event (delivery_id, kind);
 CREATE INDEX event_contact ON event (contact_id, kind);
+CREATE INDEX event_received ON event (received_at);
 CREATE INDEX event_unplanned ON event (id) WHERE planned_at IS NULL;
 
 -- A report (DSN) that was read; kept with its verdict, matched or not.

@@ -1,0 +1,155 @@
+"""Read a delivery status notification (RFC 3464 in RFC 6522), as it is met in the wild.
+
+What is looked for, in the order of trust: our own signed token in the address that the report was sent to,
+then the Message-ID among the returned headers. A report without either of them proves nothing and does nothing.
+"""
+
+from __future__ import annotations
+
+import email
+import email.policy
+import re
+from dataclasses import dataclass
+from email.message import EmailMessage, Message
+from enum import StrEnum
+
+from hub.results.classify import enhanced_code
+
+
+class Verdict(StrEnum):
+    BOUNCED = "bounced"
+    DELAYED = "delayed"
+    DELIVERED = "delivered"
+    IGNORED = "ignored"  # an auto-reply or a read receipt: no failure
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a report says. `sent_to` are the addresses it came to (our return path), `message_id` the mail's own."""
+
+    verdict: Verdict
+    sent_to: tuple[str, ...] = ()
+    message_id: str = ""
+    code: int = 0
+    enhanced: str = ""
+    text: str = ""
+    stage: str = "rcpt"
+
+
+_ACTIONS = {
+    "failed": Verdict.BOUNCED,
+    "delayed": Verdict.DELAYED,
+    "delivered": Verdict.DELIVERED,
+    "relayed": Verdict.DELIVERED,
+    "expanded": Verdict.DELIVERED,
+}
+_MESSAGE_ID = re.compile(r"^Message-ID:\s*(<[^>\s]+>)", re.IGNORECASE | re.MULTILINE)
+_BASIC = re.compile(r"\b([45]\d\d)[ -]")
+
+
+def parse(raw: bytes) -> Report:
+    """Never raises for what a stranger sent: what is no report comes back as `ignored`."""
+    message = email.message_from_bytes(raw, policy=email.policy.default)
+    assert isinstance(message, EmailMessage)
+    sent_to = _addresses(message)
+    if (fields := _status_fields(message)) is not None:
+        return _from_fields(fields, sent_to, _returned_message_id(message))
+    if (failed := _free_text_failure(message, raw)) is not None:
+        code, text = failed
+        return Report(
+            Verdict.BOUNCED if code >= 500 else Verdict.DELAYED,
+            sent_to,
+            _returned_message_id(message),
+            code,
+            enhanced_code(text),
+            text,
+        )
+    return Report(Verdict.IGNORED, sent_to)
+
+
+def _addresses(message: EmailMessage) -> tuple[str, ...]:
+    """Addresses that the report was delivered to, the most trustworthy header first."""
+    found: list[str] = []
+    for name in ("Delivered-To", "X-Original-To", "Envelope-To", "X-Envelope-To", "To"):
+        for value in message.get_all(name, []):
+            found.extend(re.findall(r"[^\s<>,;\"]+@[^\s<>,;\"]+", str(value)))
+    return tuple(dict.fromkeys(found))
+
+
+def _status_fields(message: EmailMessage) -> dict[str, str] | None:
+    """The fields of the first recipient block that has an Action, merged over the per-message block."""
+    for part in message.walk():
+        if part.get_content_type() in ("message/delivery-status", "message/global-delivery-status"):
+            for block in _blocks(part):
+                if "action" in block:
+                    return block
+    return None
+
+
+def _blocks(part: Message) -> list[dict[str, str]]:
+    payload = part.get_payload()
+    if isinstance(payload, list):  # the parser split the blocks already
+        return [{name.lower(): str(value) for name, value in block.items()} for block in payload]
+    decoded = part.get_payload(decode=True)
+    text = decoded.decode("utf-8", "replace") if isinstance(decoded, bytes) else str(payload)
+    texts = re.split(r"\r?\n\s*\r?\n", text)
+    return [
+        {k.lower(): str(v) for k, v in email.message_from_string(block).items()}
+        for block in texts
+        if block.strip()
+    ]
+
+
+def _from_fields(fields: dict[str, str], sent_to: tuple[str, ...], message_id: str) -> Report:
+    diagnostic = re.sub(r"^\s*smtp\s*;\s*", "", fields.get("diagnostic-code", ""), flags=re.IGNORECASE)
+    diagnostic = " ".join(diagnostic.split())
+    basic = _BASIC.match(diagnostic + " ")
+    return Report(
+        verdict=_ACTIONS.get(fields.get("action", "").strip().lower(), Verdict.IGNORED),
+        sent_to=sent_to,
+        message_id=message_id,
+        code=int(basic[1]) if basic else 0,
+        enhanced=enhanced_code(diagnostic) or enhanced_code(fields.get("status", "")),
+        text=diagnostic[:500],
+        stage="data" if "end of data" in diagnostic.lower() else "rcpt",
+    )
+
+
+def _returned_message_id(message: EmailMessage) -> str:
+    """The Message-ID of the mail that came back, from the returned message or its headers."""
+    for part in message.walk():
+        kind = part.get_content_type()
+        if kind == "message/rfc822" and isinstance(inner := part.get_payload(), list) and inner:
+            return str(inner[0].get("Message-ID", "")).strip()
+        if kind in ("text/rfc822-headers", "message/rfc822-headers"):
+            decoded = part.get_payload(decode=True)
+            match = _MESSAGE_ID.search(
+                decoded.decode("utf-8", "replace") if isinstance(decoded, bytes) else ""
+            )
+            if match:
+                return match[1]
+    return ""
+
+
+def _free_text_failure(message: EmailMessage, raw: bytes) -> tuple[int, str] | None:
+    """(basic code, text) of a bounce that has no delivery-status part, as qmail, Exim and others write them."""
+    from flufl.bounce import all_failures
+
+    if str(message.get("Auto-Submitted", "no")).lower().startswith("auto-replied") and not _from_daemon(
+        message
+    ):
+        return None
+    temporary, permanent = all_failures(email.message_from_bytes(raw))
+    if not temporary and not permanent:
+        return None
+    body = message.get_body(("plain",))
+    text = " ".join(str(body.get_content()).split()) if body is not None else ""
+    match = _BASIC.search(text)
+    return (int(match[1]) if match else (550 if permanent else 450)), text[:500]
+
+
+def _from_daemon(message: EmailMessage) -> bool:
+    return (
+        "mailer-daemon" in str(message.get("From", "")).lower()
+        or str(message.get("Return-Path", "")).strip() == "<>"
+    )

@@ -1,0 +1,100 @@
+"""Decide what of each event goes back where: outbox rows for every system that is to see results or opt-outs."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from hub.clock import Clock
+from hub.model import ResultKind
+from hub.store import events
+from hub.store.database import Database
+from hub.store.outbox import NewPush, enqueue
+
+BATCH = 1_000
+PUSHED = frozenset(k.value for k in ResultKind) - {ResultKind.DELAYED.value}
+
+
+@dataclass(frozen=True)
+class Target:
+    """A connection that takes results or consent. `subscriptions` maps our purposes to its subscription ids."""
+
+    connection: str
+    results: bool
+    consent: bool
+    needs_contact: bool = True
+    subscriptions: Mapping[str, str] = field(default_factory=dict)
+
+
+async def plan(db: Database, clock: Clock, targets: Sequence[Target]) -> set[str]:
+    """Put the pushes of all unplanned events into the outbox. Returns the connections that now have work.
+
+    Volume policy: the first event of a kind per delivery, so ten opens of one mail are one write.
+    """
+    busy: set[str] = set()
+    while True:
+        async with db.transaction() as conn:
+            rows = await events.unplanned(conn, BATCH)
+            if not rows:
+                return busy
+            pushes = [push for row in rows for push in _pushes(row, targets, clock)]
+            if await enqueue(conn, pushes):
+                busy.update(p.connection for p in pushes)
+            await events.mark_planned(conn, [row["id"] for row in rows], now=clock.now())
+
+
+def _pushes(row: dict[str, Any], targets: Sequence[Target], clock: Clock) -> list[NewPush]:
+    found = []
+    for target in targets:
+        if target.needs_contact and target.connection not in row["known_to"]:
+            continue
+        if target.results and row["kind"] in PUSHED:
+            found.append(
+                _push(
+                    target, "result", f"{row['delivery_id']}:{row['kind']}", _result(row, target), row, clock
+                )
+            )
+        if (
+            target.consent
+            and row["kind"] == ResultKind.UNSUBSCRIBED
+            and row["purpose"] in target.subscriptions
+        ):
+            payload = _opt_out(row, target.subscriptions[row["purpose"]])
+            found.append(_push(target, "consent", f"consent:{row['delivery_id']}", payload, row, clock))
+    return found
+
+
+def _push(
+    target: Target, kind: str, key: str, payload: dict[str, Any], row: dict[str, Any], clock: Clock
+) -> NewPush:
+    return NewPush(target.connection, kind, key, payload, clock.now(), row["contact_id"], row["id"])
+
+
+def _result(row: dict[str, Any], target: Target) -> dict[str, Any]:
+    """The fields of `model.Result`; an analytics tool gets no address, only an opaque key of the person."""
+    detail = {**row["detail"], "relay": row["relay"]}
+    return {
+        "kind": row["kind"],
+        "delivery_id": f"{str(row['instance'])[:8]}-{row['delivery_id']}",
+        "occurred_at": row["occurred_at"],
+        "message": row["message"],
+        "subject": row["subject"],
+        "funnel": row["funnel"],
+        "email": row["email"] or "" if target.needs_contact else "",
+        "contact_key": hashlib.sha256(f"{row['instance']}:{row['contact_id']}".encode()).hexdigest()[:20],
+        "sent_at": row["sent_at"],
+        "detail": detail,
+    }
+
+
+def _opt_out(row: dict[str, Any], subscription: str) -> dict[str, Any]:
+    return {
+        "email": row["email"],
+        "purpose": row["purpose"],
+        "subscription": subscription,
+        "opted_in": False,
+        "at": row["occurred_at"],
+        "proof": f"unsubscribed through the link of message {row['message']}",
+    }

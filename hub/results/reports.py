@@ -1,0 +1,102 @@
+"""Take delivery reports out of a Maildir: each file once, moved aside only after its result is committed."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from psycopg import AsyncConnection
+
+from hub.clock import Clock
+from hub.errors import SignatureError
+from hub.model import ResultKind
+from hub.results import dsn
+from hub.results.classify import classify
+from hub.signing import Signer
+from hub.store import events
+from hub.store.database import Database
+
+BATCH = 200
+MAX_BYTES = 1_000_000
+
+
+@dataclass
+class Taken:
+    """How many reports were read, and what they were."""
+
+    read: int = 0
+    bounced: int = 0
+    unmatched: int = 0
+    ignored: int = 0
+
+
+async def take(db: Database, clock: Clock, signer: Signer, maildir: Path) -> Taken:
+    """Read everything in `new/`. A crash repeats files whose result is committed already, which changes nothing."""
+    taken = Taken()
+    new, seen = maildir / "new", maildir / "cur"
+    while files := await asyncio.to_thread(_list, new, BATCH):
+        contents = await asyncio.to_thread(lambda files=files: [_read(f) for f in files])
+        async with db.transaction() as conn:
+            for raw in contents:
+                if raw is not None:
+                    await _one(conn, clock, signer, raw, taken)
+        await asyncio.to_thread(_move, files, seen)
+    return taken
+
+
+def _list(folder: Path, limit: int) -> list[Path]:
+    return sorted(folder.iterdir())[:limit] if folder.is_dir() else []
+
+
+def _read(file: Path) -> bytes | None:
+    try:
+        with file.open("rb") as stream:
+            return stream.read(MAX_BYTES)
+    except FileNotFoundError:  # another worker took it
+        return None
+
+
+def _move(files: list[Path], seen: Path) -> None:
+    seen.mkdir(parents=True, exist_ok=True)
+    for file in files:
+        try:
+            file.rename(seen / f"{file.name}:2,S")
+        except FileNotFoundError:
+            continue  # another worker moved it
+
+
+async def _one(conn: AsyncConnection[Any], clock: Clock, signer: Signer, raw: bytes, taken: Taken) -> None:
+    taken.read += 1
+    report = dsn.parse(raw)
+    delivery_id = await _match(conn, signer, report)
+    verdict = report.verdict.value
+    if delivery_id is None and report.verdict is not dsn.Verdict.IGNORED:
+        verdict = "unmatched"
+    kind = classify(code=report.code, enhanced=report.enhanced, text=report.text, stage=report.stage)
+    detail = {"code": report.code, "enhanced": report.enhanced, "reason": report.text, "class": kind.value}
+    key = "dsn:" + hashlib.sha256(raw).hexdigest()
+    await events.keep_report(conn, key, verdict, delivery_id, detail, now=clock.now())
+    kinds = {"bounced": ResultKind.BOUNCED, "delayed": ResultKind.DELAYED, "delivered": ResultKind.DELIVERED}
+    if delivery_id is not None and verdict in kinds:
+        evidence = events.Evidence(delivery_id, kinds[verdict], clock.now(), "dsn", key, detail)
+        await events.record(conn, evidence, now=clock.now())
+    taken.bounced += verdict == "bounced"
+    taken.unmatched += verdict == "unmatched"
+    taken.ignored += verdict == "ignored"
+
+
+async def _match(conn: AsyncConnection[Any], signer: Signer, report: dsn.Report) -> int | None:
+    """Our own signed token first; then the Message-ID, which only our mail carried."""
+    for address in report.sent_to:
+        try:
+            delivery_id = signer.read_return_path(address)
+        except SignatureError:
+            continue
+        if await events.exists(conn, delivery_id):
+            return delivery_id
+    if report.message_id:
+        return await events.delivery_of(conn, report.message_id)
+    return None

@@ -1,0 +1,98 @@
+"""What waits to be done, asked of PostgreSQL alone: this is how lost wake-up calls are found again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from psycopg import AsyncConnection
+
+LIST_MAX_AGE = timedelta(minutes=5)
+RESUME_PARTIAL_AFTER = timedelta(seconds=30)
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """Work of one kind. `key` is a connection (and stream) where the kind needs one; `count` is how much, at least 1."""
+
+    kind: str
+    key: str
+    count: int
+
+
+async def waiting(
+    conn: AsyncConnection[Any],
+    *,
+    now: datetime,
+    delivered_after: timedelta,
+    schedule: Mapping[str, tuple[timedelta, Sequence[str]]],
+) -> list[Waiting]:
+    """Everything that is due at `now`. `schedule` is connection -> (how often, streams)."""
+    cursor = await conn.execute(
+        """
+        SELECT 'inbox', connection, count(*) FROM inbox WHERE state = 'new' GROUP BY connection
+        UNION ALL
+        SELECT 'lists', '', 1 WHERE EXISTS (
+            SELECT FROM list WHERE retired_at IS NULL AND (
+                refreshed_at IS NULL OR refreshed_at <= %(now)s - %(list_max_age)s
+                OR refreshed_at < (SELECT max(finished_at) FROM run WHERE kind IN ('pull', 'webhook'))
+                OR refreshed_at < (SELECT max(received_at) FROM event)))
+        UNION ALL
+        SELECT 'funnels', '', count(*) FROM funnel_entry WHERE state = 'active' AND wake_at <= %(now)s HAVING count(*) > 0
+        UNION ALL
+        SELECT 'mail', '', count(*) FROM delivery
+        WHERE (state = 'queued' AND (not_before IS NULL OR not_before <= %(now)s)
+               AND (retry_at IS NULL OR retry_at <= clock_timestamp()))
+           OR (state IN ('claimed', 'sending') AND lease_until < clock_timestamp())
+        HAVING count(*) > 0
+        UNION ALL
+        SELECT 'results', '', count(*) FROM event WHERE planned_at IS NULL HAVING count(*) > 0
+        UNION ALL
+        SELECT 'results', 'settle', count(*) FROM delivery
+        WHERE state = 'accepted' AND settled_at IS NULL AND sent_at <= %(now)s - %(delivered_after)s HAVING count(*) > 0
+        UNION ALL
+        SELECT 'push', connection, count(*) FROM outbox
+        WHERE (state = 'queued' AND due_at <= clock_timestamp())
+           OR (state = 'attempting' AND lease_until < clock_timestamp())
+        GROUP BY connection
+        """,
+        {"now": now, "list_max_age": LIST_MAX_AGE, "delivered_after": delivered_after},
+    )
+    found = [Waiting(*row) for row in await cursor.fetchall()]
+    return await _due_pulls(conn, schedule, now=now) + found
+
+
+async def _due_pulls(
+    conn: AsyncConnection[Any], schedule: Mapping[str, tuple[timedelta, Sequence[str]]], *, now: datetime
+) -> list[Waiting]:
+    """Streams whose last pull is too long ago, or ended partial and may go on."""
+    cursor = await conn.execute(
+        "SELECT DISTINCT ON (connection, stream) connection, stream, state, started_at, coalesce(finished_at, started_at) "
+        "FROM run WHERE kind = 'pull' ORDER BY connection, stream, id DESC"
+    )
+    last = {(connection, stream): rest for connection, stream, *rest in await cursor.fetchall()}
+    due = []
+    for connection, (every, streams) in schedule.items():
+        for stream in streams:
+            state, started_at, finished_at = last.get((connection, stream), (None, None, None))
+            if state in ("partial", "running"):
+                late = now - finished_at >= min(every, RESUME_PARTIAL_AFTER)
+            else:
+                late = started_at is None or now - started_at >= every
+            if late:
+                due.append(Waiting("pull", f"{connection}/{stream}", 1))
+    return due
+
+
+async def busy(conn: AsyncConnection[Any]) -> dict[str, int]:
+    """Work that somebody is at right now or that waits for a moment of real time: kind -> rows."""
+    cursor = await conn.execute(
+        """
+        SELECT 'mail', count(*) FROM delivery WHERE state IN ('claimed', 'sending') OR (state = 'queued' AND retry_at IS NOT NULL)
+        UNION ALL SELECT 'push', count(*) FROM outbox WHERE state IN ('attempting', 'queued')
+        UNION ALL SELECT 'runs', count(*) FROM run WHERE state = 'running'
+        """
+    )
+    return {kind: count for kind, count in await cursor.fetchall() if count}
