@@ -47,6 +47,12 @@ async def take(db: Database, clock: Clock, signer: Signer, maildir: Path) -> Tak
     return taken
 
 
+def unread(maildir: Path) -> int:
+    """How many reports wait."""
+    folder = maildir / "new"
+    return sum(1 for _ in folder.iterdir()) if folder.is_dir() else 0
+
+
 def _list(folder: Path, limit: int) -> list[Path]:
     return sorted(folder.iterdir())[:limit] if folder.is_dir() else []
 

@@ -1,0 +1,124 @@
+"""What each kind of work does, and which kinds follow from it. The only place where the five stages meet.
+
+    pull, inbox -> lists -> funnels -> mail -> results -> push
+                     ^------------ reports, web ----'
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from hub import funnels, lists
+from hub.jobs.runtime import Runtime
+from hub.jobs.wake import Wake
+from hub.mail import send
+from hub.results import plan, reports
+from hub.store import backlog, events
+from hub.sync import inbox, pull, push
+
+
+@dataclass(frozen=True)
+class Done:
+    """How many rows were worked and what to wake next."""
+
+    worked: int = 0
+    wakes: tuple[Wake, ...] = ()
+
+
+async def run(runtime: Runtime, kind: str, key: str) -> Done:
+    """Do all work of a kind that waits now. Work that another process is at is left to it."""
+    if kind == "mail":  # any number of senders may share the ledger
+        return await _mail(runtime, key)
+    async with runtime.db.exclusive(f"{kind}:{key}") as mine:
+        return await _STAGES[kind](runtime, key) if mine else Done()
+
+
+async def waiting(runtime: Runtime) -> list[backlog.Waiting]:
+    """Everything that is due now: what PostgreSQL knows, and reports in the mailbox."""
+    async with runtime.db.connection() as conn:
+        found = await backlog.waiting(
+            conn,
+            now=runtime.clock.now(),
+            delivered_after=runtime.settings.results.delivered_after,
+            schedule={name: (s.every, s.pull) for name, s in runtime.settings.sync.items()},
+        )
+    known = {name for name, section in runtime.settings.sync.items() if section.push}
+    found = [w for w in found if w.kind not in ("push", "inbox") or w.key in known or w.key in runtime.settings.connections]
+    if runtime.maildir and (unread := reports.unread(runtime.maildir)):
+        found.append(backlog.Waiting("reports", "", unread))
+    return found
+
+
+async def _pull(runtime: Runtime, key: str) -> Done:
+    connection, stream = key.split("/")
+    connector = await runtime.connector(connection)
+    pulled = await pull.pull(
+        runtime.db, runtime.clock, connector, runtime.mapping(connection), stream, progress=runtime.progress
+    )
+    return Done(pulled.counts.read, (Wake("lists"),))
+
+
+async def _inbox(runtime: Runtime, key: str) -> Done:
+    worked = await inbox.work(runtime.db, runtime.clock, await runtime.connector(key), runtime.mapping(key))
+    return Done(worked.done, (Wake("lists"),) if worked.done else ())
+
+
+async def _lists(runtime: Runtime, key: str) -> Done:
+    refreshed = await lists.refresh_all(runtime.db, runtime.clock, runtime.settings.lists, runtime.catalog)
+    moved = sum(r.joined + r.left for r in refreshed)
+    return Done(moved, (Wake("funnels"),))
+
+
+async def _funnels(runtime: Runtime, key: str) -> Done:
+    advanced = await funnels.advance(
+        runtime.db, runtime.clock, runtime.settings.funnels, runtime.catalog, runtime.settings.messages
+    )
+    wakes = [Wake("mail")] if advanced.sent else []
+    wakes += [Wake("push", name) for name, section in runtime.settings.sync.items() if "fields" in section.push and advanced.set]
+    return Done(advanced.worked, tuple(wakes))
+
+
+async def _mail(runtime: Runtime, key: str) -> Done:
+    sent = await send.send_due(
+        runtime.db, runtime.clock, runtime.composer, runtime.relays, worker=runtime.worker, stop=runtime.stopping
+    )
+    return Done(sent.total, (Wake("results"),) if sent.total else ())
+
+
+async def _reports(runtime: Runtime, key: str) -> Done:
+    if runtime.maildir is None:
+        return Done()
+    taken = await reports.take(runtime.db, runtime.clock, runtime.signer, runtime.maildir)
+    return Done(taken.read, (Wake("results"), Wake("lists")) if taken.read else ())
+
+
+async def _results(runtime: Runtime, key: str) -> Done:
+    settled = 0
+    before = runtime.clock.now() - runtime.settings.results.delivered_after
+    while True:
+        async with runtime.db.transaction() as conn:
+            quiet = await events.settle_delivered(conn, sent_before=before, now=runtime.clock.now())
+        settled += quiet
+        if not quiet:
+            break
+    busy = await plan.plan(runtime.db, runtime.clock, runtime.targets)
+    return Done(settled, tuple(Wake("push", connection) for connection in sorted(busy)))
+
+
+async def _push(runtime: Runtime, key: str) -> Done:
+    pushed = await push.push(
+        runtime.db, runtime.clock, await runtime.connector(key), runtime.mapping(key), progress=runtime.progress
+    )
+    return Done(pushed.counts.written if pushed else 0)
+
+
+_STAGES: dict[str, Callable[[Runtime, str], Awaitable[Done]]] = {
+    "pull": _pull,
+    "inbox": _inbox,
+    "lists": _lists,
+    "funnels": _funnels,
+    "reports": _reports,
+    "results": _results,
+    "push": _push,
+}

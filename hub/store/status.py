@@ -1,0 +1,42 @@
+"""The numbers of a running hub, each one countable again in its table."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from psycopg import AsyncConnection
+
+from hub.store import events, inbox, outbox
+
+
+async def numbers(conn: AsyncConnection[Any]) -> dict[str, Any]:
+    """Contacts, deals, segments, list sizes, funnel entries, deliveries by state, results by kind, outbox and inbox."""
+    one = await (
+        await conn.execute(
+            """SELECT (SELECT count(*) FROM contact WHERE state = 'live'), (SELECT count(*) FROM deal WHERE state = 'live'),
+                      (SELECT count(*) FROM segment WHERE state = 'live')"""
+        )
+    ).fetchone()
+    assert one is not None
+    lists = await conn.execute(
+        """SELECT l.name, count(m.contact_id) FROM list l LEFT JOIN list_member m ON m.list_id = l.id
+           WHERE l.retired_at IS NULL GROUP BY l.name ORDER BY l.name"""
+    )
+    funnels = await conn.execute(
+        """SELECT f.name, e.state, count(*) FROM funnel f JOIN funnel_entry e ON e.funnel_id = f.id GROUP BY 1, 2 ORDER BY 1, 2"""
+    )
+    deliveries = await conn.execute("SELECT state, count(*) FROM delivery GROUP BY state ORDER BY state")
+    entries: dict[str, dict[str, int]] = {}
+    for name, state, count in await funnels.fetchall():
+        entries.setdefault(name, {})[state] = count
+    return {
+        "contacts": one[0],
+        "deals": one[1],
+        "segments": one[2],
+        "lists": dict(await lists.fetchall()),
+        "funnels": entries,
+        "deliveries": dict(await deliveries.fetchall()),
+        "results": await events.totals(conn),
+        "outbox": await outbox.counts(conn),
+        "inbox": await inbox.counts(conn),
+    }

@@ -1,0 +1,36 @@
+"""The hub's web application: webhooks, tracking and unsubscription, a health check and a status page."""
+
+from __future__ import annotations
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from hub.jobs.runtime import Runtime
+from hub.web import status, tracking, webhooks
+
+
+def application(runtime: Runtime) -> Starlette:
+    """The ASGI application for an opened runtime."""
+    app = Starlette(
+        routes=[
+            Route("/", status.page),
+            Route("/status.json", status.numbers),
+            Route("/healthz", health),
+            Route("/webhooks/{connection}", webhooks.receive, methods=["POST"]),
+            Route("/o/{token}", tracking.open_pixel, methods=["GET", "HEAD"]),
+            Route("/c/{token}", tracking.click, methods=["GET", "HEAD"]),
+            Route("/u/{token}", tracking.unsubscribe_page, methods=["GET", "HEAD"]),
+            Route("/u/{token}", tracking.unsubscribe, methods=["POST"]),
+        ]
+    )
+    app.state.runtime = runtime
+    return app
+
+
+async def health(request: Request) -> JSONResponse:
+    """200 while the database answers, 503 otherwise. Redis is not asked: without it work is late, not lost."""
+    runtime: Runtime = request.app.state.runtime
+    alive = await runtime.db.alive()
+    return JSONResponse({"database": alive}, status_code=200 if alive else 503)
