@@ -20,7 +20,7 @@ from typing import ClassVar
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -33,7 +33,8 @@ class Fault:
 
     kind: `429` (with the vendor's own headers), `500`, `truncated` (the right body cut in half under its full
     Content-Length), `html` (a proxy's page with status 502), `expired_token` (the vendor's 401), `slow` (waits `seconds`),
-    `lost_answer` (does the work, then closes without an answer).
+    `lost_answer` (does the work, then closes the connection without an answer), `status` (the bare `status`, with
+    `Retry-After: seconds` when `seconds` is above 0: 423, 477, 503 ...).
     """
 
     kind: str
@@ -42,6 +43,7 @@ class Fault:
     method: str = ""
     skip: int = 0  # let this many matching requests through first
     seconds: float = 1.0
+    status: int = 503
 
     def matches(self, method: str, path: str) -> bool:
         return (not self.method or self.method == method) and re.search(self.path, path) is not None
@@ -87,7 +89,9 @@ class Faults:
         return sum(
             1
             for s in list(self.seen)
-            if re.search(path, s.path) and (not method or s.method == method) and (not status or s.status == status)
+            if re.search(path, s.path)
+            and (not method or s.method == method)
+            and (not status or s.status == status)
         )
 
 
@@ -108,10 +112,14 @@ class Sandbox:
     def routes(self) -> Sequence[BaseRoute]:
         raise LookupError(f"{type(self).__name__} defines no routes")
 
-    def too_many(self, request: Request) -> JSONResponse:
+    def control_routes(self) -> Sequence[BaseRoute]:
+        """A vendor's own routes under `/_sandbox/`, which no fault touches and no log counts."""
+        return []
+
+    def too_many(self, request: Request) -> Response:
         return JSONResponse({"message": "rate limit"}, status_code=429, headers={"Retry-After": "1"})
 
-    def unauthorised(self, request: Request) -> JSONResponse:
+    def unauthorised(self, request: Request) -> Response:
         return JSONResponse({"message": "expired token"}, status_code=401)
 
     def app(self) -> ASGIApp:
@@ -120,7 +128,7 @@ class Sandbox:
             Route("/_sandbox/fault", self._plan_fault, methods=["POST"]),
             Route("/_sandbox/seen", self._tell_seen, methods=["GET"]),
         ]
-        return _FaultInjector(self, Starlette(routes=[*self.routes(), *control]))
+        return _FaultInjector(self, Starlette(routes=[*self.routes(), *self.control_routes(), *control]))
 
     async def _plan_fault(self, request: Request) -> JSONResponse:
         self.faults.plan(**await request.json())
@@ -145,7 +153,9 @@ def serve_app(app: ASGIApp, port: int = 0) -> Iterator[str]:
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.bind(("127.0.0.1", port))
-    config = uvicorn.Config(app, log_level="warning", lifespan="on", access_log=False, timeout_graceful_shutdown=2)
+    config = uvicorn.Config(
+        app, log_level="warning", lifespan="on", access_log=False, timeout_graceful_shutdown=2
+    )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listener])), daemon=True)
     thread.start()
@@ -177,7 +187,7 @@ class _FaultInjector:
         if fault is None:
             await self.inner(scope, receive, self._logged(send, method, path))
             return
-        await self._fail(fault, scope, receive, self._logged(send, method, path))
+        await self._fail(fault, scope, receive, send)
 
     def _logged(self, send: Send, method: str, path: str) -> Send:
         async def logged(message: Message) -> None:
@@ -188,27 +198,28 @@ class _FaultInjector:
         return logged
 
     async def _fail(self, fault: Fault, scope: Scope, receive: Receive, send: Send) -> None:
-        request = Request(scope, receive)
-        answers: dict[str, Callable[[], JSONResponse]] = {
+        request, logged = Request(scope, receive), self._logged(send, scope["method"], scope["path"])
+        page = "<html><head><title>502 Bad Gateway</title></head><body><h1>502</h1></body></html>"
+        pause = {"Retry-After": f"{fault.seconds:g}"} if fault.seconds > 0 else {}
+        answers: dict[str, Callable[[], Response]] = {
             "429": lambda: self.sandbox.too_many(request),
             "500": lambda: JSONResponse({"status": "error", "message": "internal error"}, status_code=500),
             "expired_token": lambda: self.sandbox.unauthorised(request),
+            "html": lambda: HTMLResponse(page, 502),
+            "status": lambda: JSONResponse({"message": f"status {fault.status}"}, fault.status, pause),
         }
         if fault.kind in answers:
-            await answers[fault.kind]()(scope, receive, send)
-        elif fault.kind == "html":
-            page = b"<html><head><title>502 Bad Gateway</title></head><body><h1>502</h1></body></html>"
-            await send({"type": "http.response.start", "status": 502, "headers": [(b"content-type", b"text/html")]})
-            await send({"type": "http.response.body", "body": page})
+            await answers[fault.kind]()(scope, receive, logged)
         elif fault.kind == "slow":
             await asyncio.sleep(fault.seconds)
-            await self.inner(scope, receive, send)
+            await self.inner(scope, receive, logged)
         elif fault.kind in ("truncated", "lost_answer"):
             await self._cut(fault, scope, receive, send)
         else:
             raise ValueError(f"unknown fault {fault.kind!r}")
 
     async def _cut(self, fault: Fault, scope: Scope, receive: Receive, send: Send) -> None:
+        """Do the work, then tell half of the answer or nothing, and hang up."""
         started: list[Message] = []
         body = bytearray()
 
@@ -221,9 +232,26 @@ class _FaultInjector:
         await self.inner(scope, receive, keep)
         if fault.kind == "lost_answer":
             self.sandbox.faults.seen.append(Seen(scope["method"], scope["path"], 0, time.monotonic()))
-            return  # uvicorn closes the connection when an app ends without a response
-        start = dict(started[0])
-        headers = [(k, v) for k, v in start.get("headers", []) if k.lower() != b"content-length"]
-        start["headers"] = [*headers, (b"content-length", str(len(body)).encode())]
-        await send(start)
-        await send({"type": "http.response.body", "body": bytes(body[: len(body) // 2]), "more_body": True})
+        else:
+            start = dict(started[0])
+            headers = [(k, v) for k, v in start.get("headers", []) if k.lower() != b"content-length"]
+            start["headers"] = [*headers, (b"content-length", str(len(body)).encode())]
+            await self._logged(send, scope["method"], scope["path"])(start)
+            await send(
+                {"type": "http.response.body", "body": bytes(body[: len(body) // 2]), "more_body": True}
+            )
+        await _hang_up(send)
+
+
+async def _hang_up(send: Send) -> None:
+    """Close the client's connection now. ASGI has no word for it: left alone, uvicorn would answer 500.
+
+    `send` must be the server's own, which is bound to the request cycle that holds the transport.
+    """
+    cycle = getattr(send, "__self__", None)
+    transport = getattr(cycle, "transport", None)
+    if transport is None:
+        raise RuntimeError("only uvicorn's connections can be hung up; serve the sandbox with serve()")
+    transport.close()
+    while not cycle.disconnected:
+        await asyncio.sleep(0.001)
