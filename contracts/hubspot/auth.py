@@ -256,7 +256,7 @@ class OAuthApi:
             about = self.tokens.about(form.get("token", ""))
         except Refusal:
             return Answer({"active": False})
-        use = "access_token" if about["token_type"] == "access" else "refresh_token"
+        use = f"{about['token_type']}_token"
         more = {
             "active": True,
             "client_id": self.tokens.client_id,

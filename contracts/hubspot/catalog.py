@@ -51,7 +51,7 @@ class PropertyApi:
             gate.route("GET", f"{base}/groups", self.list_groups, read),
             gate.route("POST", f"{base}/groups", self.create_group, write),
             gate.route("GET", base + "/groups/{name}", self.get_group, read),
-            gate.route("GET", base, self.list, read),
+            gate.route("GET", base, self.all, read),
             gate.route("POST", base, self.create, write),
             gate.route("GET", one, self.get, read),
             gate.route("PATCH", one, self.update, write),
@@ -64,7 +64,7 @@ class PropertyApi:
     def _scopes(self, call: Call) -> Scopes:
         return (self._store(call).kind.read_scope.replace("crm.objects", "crm.schemas"),)
 
-    def list(self, call: Call) -> Answer:
+    def all(self, call: Call) -> Answer:
         archived = call.query.get("archived") == "true"
         return Answer(
             {

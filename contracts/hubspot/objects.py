@@ -59,7 +59,7 @@ class ObjectApi:
             gate.route("POST", f"{base}/batch/archive", self.batch_archive, write),
             gate.route("POST", f"{base}/merge", self.merge, write),
             gate.route("POST", f"{base}/gdpr-delete", self.gdpr_delete, write),
-            gate.route("GET", base, self.list, read),
+            gate.route("GET", base, self.page, read),
             gate.route("POST", base, self.create, write),
             gate.route("GET", base + "/{id}", self.get, read),
             gate.route("PATCH", base + "/{id}", self.update, write),
@@ -86,7 +86,7 @@ class ObjectApi:
 
     # -- single records -----------------------------------------------------------------------------------
 
-    def list(self, call: Call) -> Answer:
+    def page(self, call: Call) -> Answer:
         store, history = self._store(call), call.names("propertiesWithHistory")
         limit = call.limit(10, MAX_PAGE_HISTORY if history else MAX_PAGE)
         after = call.query.get("after", "") or "0"
@@ -190,7 +190,8 @@ class ObjectApi:
     def batch_update(self, call: Call) -> Answer:
         store, inputs = self._store(call), _inputs(call)
         _refuse_twice(inputs)
-        known, missing = [], []
+        known: list[Json] = []
+        missing: list[Json] = []
         for item in inputs:
             id_property = item.get("idProperty")
             _known_unique(store, id_property)

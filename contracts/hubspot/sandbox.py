@@ -145,11 +145,19 @@ class HubSpotSandbox(Sandbox):
             "duplicates": self._plan_duplicates,
             "limits": self._set_limits,
             "edit": lambda b: {"id": self.edit(b["object_type"], b["id"], b["properties"]).id},
-            "archive": lambda b: {"archived": self.archive(b["object_type"], b["id"])},
+            "archive": self._archive_asked,
             "merge": lambda b: {"id": self.merge(b["object_type"], b["primary"], b["other"]).id},
-            "opt-out": lambda b: {"done": self.opt_out(b["email"])},
+            "opt-out": self._opt_out_asked,
         }
         return [Route(f"/_sandbox/{name}", _control(act), methods=["POST"]) for name, act in actions.items()]
+
+    def _archive_asked(self, body: Any) -> Any:
+        self.archive(body["object_type"], body["id"])
+        return {"archived": body["id"]}
+
+    def _opt_out_asked(self, body: Any) -> Any:
+        self.opt_out(body["email"])
+        return {"opted_out": 1}
 
     def _plan_duplicates(self, body: Any) -> Any:
         self.webhooks.send_twice = int(body.get("batches", 1))

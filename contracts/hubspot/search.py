@@ -75,7 +75,8 @@ def _sort(request: Any) -> tuple[str, bool]:
 def _found(
     store: ObjectStore, groups: list[list[Json]], sort: tuple[str, bool], query: str, visible: int | None
 ) -> list[Record]:
-    bounds, kept = (None, None), groups
+    bounds: tuple[int | None, int | None] = (None, None)
+    kept = groups
     if len(groups) == 1 and sort in (("hs_object_id", False), ("", False)):
         bounds, rest = _id_bounds(groups[0])
         kept = [rest] if rest else []

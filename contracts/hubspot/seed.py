@@ -37,17 +37,51 @@ class Place:
 
 
 PLACES = (
-    Place("DE", "de", "+49", 34, "Anna Jürgen Sören Käthe Lukas Mia Jonas Renée Björn Grete Emil Özlem",
-          "Müller Schäfer Groß Weiß Vogel Brandt Köhler Yılmaz Lehmann Jäger Pohl", "Berlin,Köln,München,Leipzig,Lübeck"),
-    Place("AT", "de", "+43", 12, "Lena Matthäus Vroni Elias Jakob Magdalena", "Gruber Pichler Wölfl Moser Bäuerle", "Wien,Graz,Linz,Sankt Pölten"),
-    Place("CH", "de", "+41", 6, "Urs Reto Noëlle Beat Céline", "Zürcher Bühler Favre Rüegg", "Zürich,Bern,Genève"),
-    Place("FR", "fr", "+33", 14, "Chloé Théo Zoé Raphaël Anaïs Jean-Luc Maël", "Lefèvre Garçon d'Arcy Moreau Besançon", "Paris,Lyon,Nîmes,Besançon"),
-    Place("US", "en", "+1", 16, "Emily Noah José Aisha Liam Grace", "Johnson Núñez O'Brien Lee Washington", "Austin,Boston,San José,Portland"),
-    Place("PL", "pl", "+48", 6, "Łukasz Zofia Kacper Małgorzata", "Wójcik Kowalczyk Żak Dąbrowski", "Kraków,Łódź,Gdańsk"),
-    Place("ES", "es", "+34", 6, "Íñigo Lucía Begoña Martín", "García Muñoz Ibáñez Peña", "Madrid,A Coruña,Málaga"),
-    Place("SE", "sv", "+46", 3, "Åsa Göran Linnéa", "Sjöberg Åkesson Lindström", "Malmö,Göteborg"),
-    Place("JP", "ja", "+81", 3, "陽菜 健太 さくら", "佐藤 鈴木 高橋", "東京,大阪"),
-)  # fmt: skip
+    Place(
+        *("DE", "de", "+49", 34),
+        "Anna Jürgen Sören Käthe Lukas Mia Jonas Renée Björn Grete Emil Özlem",
+        "Müller Schäfer Groß Weiß Vogel Brandt Köhler Yılmaz Lehmann Jäger Pohl",
+        "Berlin,Köln,München,Leipzig,Lübeck",
+    ),
+    Place(
+        *("AT", "de", "+43", 12),
+        "Lena Matthäus Vroni Elias Jakob Magdalena",
+        "Gruber Pichler Wölfl Moser Bäuerle",
+        "Wien,Graz,Linz,Sankt Pölten",
+    ),
+    Place(
+        *("CH", "de", "+41", 6),
+        "Urs Reto Noëlle Beat Céline",
+        "Zürcher Bühler Favre Rüegg",
+        "Zürich,Bern,Genève",
+    ),
+    Place(
+        *("FR", "fr", "+33", 14),
+        "Chloé Théo Zoé Raphaël Anaïs Jean-Luc Maël",
+        "Lefèvre Garçon d'Arcy Moreau Besançon",
+        "Paris,Lyon,Nîmes,Besançon",
+    ),
+    Place(
+        *("US", "en", "+1", 16),
+        "Emily Noah José Aisha Liam Grace",
+        "Johnson Núñez O'Brien Lee Washington",
+        "Austin,Boston,San José,Portland",
+    ),
+    Place(
+        *("PL", "pl", "+48", 6),
+        "Łukasz Zofia Kacper Małgorzata",
+        "Wójcik Kowalczyk Żak Dąbrowski",
+        "Kraków,Łódź,Gdańsk",
+    ),
+    Place(
+        *("ES", "es", "+34", 6),
+        "Íñigo Lucía Begoña Martín",
+        "García Muñoz Ibáñez Peña",
+        "Madrid,A Coruña,Málaga",
+    ),
+    Place(*("SE", "sv", "+46", 3), "Åsa Göran Linnéa", "Sjöberg Åkesson Lindström", "Malmö,Göteborg"),
+    Place(*("JP", "ja", "+81", 3), "陽菜 健太 さくら", "佐藤 鈴木 高橋", "東京,大阪"),
+)
 ROMANISED = {
     "陽菜": "hina",
     "健太": "kenta",
@@ -56,7 +90,16 @@ ROMANISED = {
     "鈴木": "suzuki",
     "高橋": "takahashi",
 }
-COMPANIES = "Nordlicht Brückenwerk Solvento Kleeblatt Atelier Quartz Hafenkontor Lumière Blueprint Wiesengrund".split()
+COMPANIES = (
+    "Nordlicht",
+    "Brückenwerk",
+    "Solvento",
+    "Kleeblatt",
+    "Quartz",
+    "Hafenkontor",
+    "Lumière",
+    "Blueprint",
+)
 TITLES = (
     "Head of Marketing",
     "Developer",
@@ -84,6 +127,7 @@ DEAL_STAGES = (
     "closedwon",
     "closedlost",
 )
+WARES = ("licence", "renewal", "pilot")
 OWNERS = (("501", "Ines", "Kramer"), ("502", "Tom", "Okafor"), ("503", "Marit", "Dahl"))
 
 
@@ -156,9 +200,10 @@ def _person(rng: random.Random, place: Place, number: int) -> dict[str, str]:
 
 
 def _ascii(name: str) -> str:
-    plain = name.translate(str.maketrans({"ß": "ss", "ł": "l", "Ł": "l", "ı": "i", "ø": "o", "'": ""}))
-    text = unicodedata.normalize("NFKD", ROMANISED.get(name, plain)).encode("ascii", "ignore").decode()
-    return text.lower()
+    plain = ROMANISED.get(name, name)
+    for letter, latin in (("ß", "ss"), ("ł", "l"), ("Ł", "l"), ("ı", "i"), ("'", "")):
+        plain = plain.replace(letter, latin)
+    return unicodedata.normalize("NFKD", plain).encode("ascii", "ignore").decode().lower()
 
 
 def _deals(sandbox: HubSpotSandbox, rng: random.Random, people: list[Record], count: int) -> None:
@@ -168,7 +213,7 @@ def _deals(sandbox: HubSpotSandbox, rng: random.Random, people: list[Record], co
         stage, contact = rng.choice(DEAL_STAGES), owners[number % len(owners)]
         at = now - timedelta(days=rng.uniform(0.2, 120))
         values = {
-            "dealname": f"{contact.properties.get('company') or contact.properties['lastname']} {rng.choice(('licence', 'renewal', 'pilot'))}",
+            "dealname": f"{contact.properties.get('company') or 'New customer'}, {rng.choice(WARES)}",
             "pipeline": "default",
             "dealstage": stage,
             "amount": str(rng.randrange(2, 400) * 50),

@@ -201,7 +201,7 @@ class WebhookApi:
         return [
             gate.route("GET", f"{base}/settings", self.get_settings, key=True),
             gate.route("PUT", f"{base}/settings", self.put_settings, key=True),
-            gate.route("GET", every, self.list, key=True),
+            gate.route("GET", every, self.all, key=True),
             gate.route("POST", every, self.create, key=True),
             gate.route("POST", f"{every}/batch/update", self.batch_update, key=True),
             gate.route("GET", one, self.get, key=True),
@@ -233,7 +233,7 @@ class WebhookApi:
             raise not_found(f"Subscription {number} does not exist")
         return found
 
-    def list(self, call: Call) -> Answer:
+    def all(self, call: Call) -> Answer:
         return Answer({"results": [s.as_json() for s in self.webhooks.subscriptions.values()]})
 
     def get(self, call: Call) -> Answer:
