@@ -96,3 +96,17 @@ async def busy(conn: AsyncConnection[Any]) -> dict[str, int]:
         """
     )
     return {kind: count for kind, count in await cursor.fetchall() if count}
+
+
+async def next_due(conn: AsyncConnection[Any], *, delivered_after: timedelta, now: datetime) -> datetime | None:
+    """When the next wait of a funnel or the next grace time ends, in hub time; None when nothing waits."""
+    row = await (
+        await conn.execute(
+            """SELECT least(
+                   (SELECT min(wake_at) FROM funnel_entry WHERE state = 'active'),
+                   (SELECT min(not_before) FROM delivery WHERE state = 'queued' AND not_before > %(now)s),
+                   (SELECT min(sent_at) + %(grace)s FROM delivery WHERE state = 'accepted' AND settled_at IS NULL))""",
+            {"grace": delivered_after, "now": now},
+        )
+    ).fetchone()
+    return row[0] if row else None

@@ -231,3 +231,11 @@ async def remember_writes(
             "values": values,
         },
     )
+
+
+async def confirmed_results(conn: AsyncConnection[Any]) -> dict[str, int]:
+    """connection -> results that the vendor confirmed."""
+    cursor = await conn.execute(
+        "SELECT connection, count(*) FROM outbox WHERE kind = 'result' AND state = 'done' GROUP BY 1 ORDER BY 1"
+    )
+    return dict(await cursor.fetchall())

@@ -1,0 +1,193 @@
+"""Commands that run a hub: up, serve, worker, sync, connections."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from typing import Any
+
+import click
+
+from hub.cli.place import Place, key_in, print_table
+from hub.errors import HubError
+
+
+@click.command()
+@click.pass_obj
+def up(place: Place) -> None:
+    """Run web and worker together, with embedded servers unless HUB_DATABASE_URL and HUB_REDIS_URL are set."""
+    from hub import embedded
+    from hub.check import check
+    from hub.store.database import migrate
+    from hub.supervise import Supervisor
+
+    report = check(place.config, dict(os.environ))
+    if report.problems:
+        raise HubError("\n".join(str(p) for p in report.problems), "mend hub.yaml, then start again")
+    stop = False
+
+    def ask_to_stop(*_: Any) -> None:
+        nonlocal stop
+        stop = True
+
+    signal.signal(signal.SIGTERM, ask_to_stop)
+    signal.signal(signal.SIGINT, ask_to_stop)
+    with embedded.running(place.data) as urls:
+        if urls.embedded:
+            migrate(urls.database)
+        environment = {"HUB_DATABASE_URL": urls.database, "HUB_REDIS_URL": urls.redis}
+        if "HUB_SECRET_KEY" not in os.environ:
+            environment["HUB_SECRET_KEY"] = key_in(place.data)
+        supervisor = Supervisor(environment)
+        options = ("--config", str(place.config), "--data", str(place.data))
+        supervisor.add("web", *options, "serve")
+        supervisor.add("worker", *options, "worker")
+        assert report.config is not None
+        click.echo(f"the hub serves at {report.config.settings.web.public_url} (Ctrl-C stops it)")
+        while not stop:
+            supervisor.tend()
+            time.sleep(0.3)
+        click.echo("finishing what is begun")
+        supervisor.stop()
+
+
+@click.command()
+@click.pass_obj
+def serve(place: Place) -> None:
+    """Run the web application: webhooks, tracking, unsubscription, status."""
+    import uvicorn
+
+    from hub.supervise import orphaned
+    from hub.web.app import application
+
+    async def go() -> None:
+        async with place.runtime() as runtime:
+            web = runtime.settings.web
+            config = uvicorn.Config(
+                application(runtime), host=web.host, port=web.port, log_level="warning", access_log=False, lifespan="off",
+                timeout_graceful_shutdown=10, proxy_headers=False, server_header=False,
+            )  # fmt: skip
+            server = uvicorn.Server(config)
+            watching = asyncio.create_task(_stop_when_orphaned(lambda: setattr(server, "should_exit", True), orphaned))
+            await server.serve()
+            watching.cancel()
+
+    _run(go())
+
+
+@click.command()
+@click.pass_obj
+def worker(place: Place) -> None:
+    """Run a worker: pulls, lists, funnels, mails, results and pushes, woken by Redis and by a sweep of PostgreSQL."""
+    from hub.jobs import worker as jobs
+    from hub.supervise import orphaned
+
+    async def go() -> None:
+        async with place.runtime() as runtime:
+            watching = asyncio.create_task(_stop_when_orphaned(runtime.stopping.set, orphaned))
+            await jobs.run(runtime)
+            watching.cancel()
+
+    _run(go())
+
+
+def _run(work: Any) -> None:
+    """asyncio on uvloop where that exists."""
+    try:
+        import uvloop
+    except ImportError:
+        asyncio.run(work)
+    else:
+        uvloop.run(work)
+
+
+async def _stop_when_orphaned(stop: Any, orphaned: Any) -> None:
+    while not orphaned():
+        await asyncio.sleep(1)
+    stop()
+
+
+@click.command()
+@click.argument("connection", required=False)
+@click.option("--full", is_flag=True, help="read from the beginning instead of from the cursor")
+@click.option("--push/--no-push", default=True, help="also write what the outbox holds")
+@click.pass_obj
+def sync(place: Place, connection: str | None, full: bool, push: bool) -> None:
+    """Pull every stream of one connection (or all) now, refresh the lists, and write the outbox."""
+    from hub.cli.progress import bars
+    from hub.jobs import stages
+
+    async def go(runtime: Any) -> list[dict[str, Any]]:
+        return await stages.sync_now(runtime, connection, full=full, push=push)
+
+    with bars(quiet=place.as_json) as progress:
+        runs = place.run(go, progress=progress)
+    place.show(runs, lambda: _runs_table(runs))
+    sys.exit(1 if any(run["state"] == "failed" for run in runs) else 0)
+
+
+def _runs_table(runs: list[dict[str, Any]]) -> None:
+    print_table(
+        "Runs", ("run", "connection", "stream", "state", "counts", "reason"),
+        ((r["run"], r["connection"], r["stream"], r["state"], r["counts"], r["reason"]) for r in runs),
+        empty="nothing to pull or push is configured",
+    )  # fmt: skip
+
+
+@click.group()
+def connections() -> None:
+    """Test connections and prepare the vendors' side."""
+
+
+@connections.command()
+@click.argument("connection", required=False)
+@click.pass_obj
+def test(place: Place, connection: str | None) -> None:
+    """Ask each vendor whether credentials, scopes and fields suffice."""
+
+    async def go(runtime: Any) -> list[tuple[str, bool, str, str]]:
+        found = []
+        for name in _chosen(runtime, connection):
+            connector = await runtime.connector(name)
+            found += [(name, f.ok, f.what, f.fix) for f in await connector.test()]
+        return found
+
+    found = place.run(go)
+    place.show(
+        [dict(zip(("connection", "ok", "what", "fix"), row, strict=True)) for row in found],
+        lambda: print_table("Connections", ("connection", "ok", "what", "what to do"),
+                            ((n, "yes" if ok else "NO", w, f) for n, ok, w, f in found)),
+    )  # fmt: skip
+    sys.exit(0 if all(ok for _, ok, _, _ in found) else 1)
+
+
+@connections.command()
+@click.argument("connection", required=False)
+@click.option("--dry", is_flag=True, help="only say what would be made")
+@click.pass_obj
+def prepare(place: Place, connection: str | None, dry: bool) -> None:
+    """Create what results need at the vendors (custom fields)."""
+
+    async def go(runtime: Any) -> list[tuple[str, str]]:
+        return [
+            (name, line) for name in _chosen(runtime, connection) for line in await (await runtime.connector(name)).prepare(dry=dry)
+        ]
+
+    made = place.run(go)
+    place.show([{"connection": n, "what": w} for n, w in made],
+               lambda: print_table("Prepared", ("connection", "what"), made, empty="everything is there already"))  # fmt: skip
+
+
+def _chosen(runtime: Any, connection: str | None) -> list[str]:
+    known = list(runtime.settings.connections)
+    if connection is None:
+        return known
+    if connection not in known:
+        raise HubError(f"there is no connection {connection!r}", f"hub.yaml has {', '.join(known) or 'none'}")
+    return [connection]
+
+
+COMMANDS = (up, serve, worker, sync, connections)

@@ -1,0 +1,91 @@
+"""Commands that set a hub up: init, schema, check, migrate, demo."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from hub.cli.place import Place
+from hub.errors import HubError
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path), default=".")
+def init(folder: Path) -> None:
+    """Write a commented hub.yaml and a first template to start from. Existing files are left alone."""
+    from hub.config.starter import files
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in files().items():
+        target = folder / name
+        if target.exists():
+            click.echo(f"kept    {target}")
+            continue
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(content)
+        click.echo(f"wrote   {target}")
+    click.echo("next: set the environment variables that hub.yaml names, then `hub check`")
+
+
+@click.command()
+def schema() -> None:
+    """Print the JSON Schema of hub.yaml, for editors."""
+    from hub.config.schema import json_schema
+    from hub.sdk import registry
+
+    click.echo(json.dumps(json_schema(registry.connectors(), registry.relays()), indent=2))
+
+
+@click.command()
+@click.pass_obj
+def check(place: Place) -> None:
+    """Find every mistake in hub.yaml, its mappings and its templates at once, offline."""
+    from hub.check import check as find
+
+    report = find(place.config, dict(os.environ))
+    if place.as_json:
+        click.echo(json.dumps([str(p) for p in report.problems], indent=2))
+    else:
+        for problem in report.problems:
+            click.echo(str(problem))
+        if not report.problems:
+            click.echo(f"{place.config}: no mistakes found")
+    sys.exit(1 if report.problems else 0)
+
+
+@click.command()
+@click.option("--list", "only_list", is_flag=True, help="only name the migrations that are not applied yet")
+@click.pass_obj
+def migrate(place: Place, only_list: bool) -> None:
+    """Bring the database's tables to this version (embedded servers do so by themselves)."""
+    from hub import embedded
+    from hub.store import database
+
+    with embedded.running(place.data) as urls:
+        names = database.pending_migrations(urls.database) if only_list else database.migrate(urls.database)
+    for name in names:
+        click.echo(f"{'pending' if only_list else 'applied'} {name}")
+    if not names:
+        click.echo("the database is up to date")
+
+
+@click.command()
+@click.option("--once", is_flag=True, help="end by itself when the journey is over")
+@click.option("--json", "as_json", is_flag=True, help="print the sums as one JSON object in the last line")
+@click.option("--contacts", default=2_000, show_default=True, help="how many contacts the sandbox's account holds")
+@click.option("--data", "folder", type=click.Path(path_type=Path), help="folder to use and keep; it is wiped first")
+@click.pass_obj
+def demo(place: Place, once: bool, as_json: bool, contacts: int, folder: Path | None) -> None:
+    """Play the main job on sandboxes: HubSpot to lists to a funnel to a relay, and every result back."""
+    from hub.demo.play import play
+
+    if contacts < 1:
+        raise HubError("a rehearsal needs at least one contact", "give --contacts a number above 0")
+    sys.exit(play(folder, contacts=contacts, once=once, as_json=as_json or place.as_json))
+
+
+COMMANDS = (init, schema, check, migrate, demo)

@@ -1,0 +1,182 @@
+"""The database: a pool that outlives a restart of PostgreSQL, migrations that run forward, one lock a kind of work."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import structlog
+from psycopg import AsyncConnection
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
+
+from hub.errors import HubError
+
+log = structlog.get_logger()
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+MIGRATION_LOCK = 0x4D61696C  # "Mail"
+WAIT_SECONDS = 30.0
+
+Connection = AsyncConnection[Any]
+
+
+class Database:
+    """A pool of connections. Open it with `async with Database(url) as db`.
+
+    A restarted PostgreSQL makes calls wait (up to `wait_seconds`) instead of failing; what was under way in a
+    cut connection fails and is not committed.
+    """
+
+    def __init__(self, url: str, *, size: int = 16, wait_seconds: float = WAIT_SECONDS) -> None:
+        self.url, self.wait_seconds = url, wait_seconds
+        self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
+            url, min_size=1, max_size=size, open=False, timeout=wait_seconds, check=AsyncConnectionPool.check_connection,
+            reconnect_timeout=wait_seconds, name="hub",
+        )  # fmt: skip
+
+    async def __aenter__(self) -> Database:
+        await self._pool.open(wait=True, timeout=self.wait_seconds)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._pool.close()
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        """A connection for reading. What is written on it is committed at the end of the block."""
+        async with self._taken() as conn:
+            yield conn
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Connection]:
+        """A connection inside a transaction: committed at the end of the block, rolled back by any exception."""
+        async with self._taken() as conn, conn.transaction():
+            yield conn
+
+    @asynccontextmanager
+    async def _taken(self) -> AsyncIterator[Connection]:
+        try:
+            async with self._pool.connection() as conn:
+                yield conn
+        except PoolTimeout as error:
+            raise HubError(
+                f"PostgreSQL gave no connection within {self.wait_seconds:.0f} s", "check that the server runs and has room"
+            ) from error
+
+    @asynccontextmanager
+    async def exclusive(self, name: str) -> AsyncIterator[bool]:
+        """Whether this process may do the named work now; nobody else may until the block ends or the process dies."""
+        async with self._pool.connection() as conn:
+            await conn.set_autocommit(True)
+            try:
+                cursor = await conn.execute("SELECT pg_try_advisory_lock(hashtext('hub work'), hashtext(%s))", [name])
+                row = await cursor.fetchone()
+                mine = bool(row and row[0])
+                yield mine
+            finally:
+                await self._let_go(conn, name)
+
+    @staticmethod
+    async def _let_go(conn: Connection, name: str) -> None:
+        try:
+            await conn.execute("SELECT pg_advisory_unlock_all()")
+            await conn.set_autocommit(False)
+        except psycopg.OperationalError:  # the connection is gone, and the lock with it
+            log.warning("the connection that held a lock was cut", work=name)
+
+    async def alive(self) -> bool:
+        """Whether PostgreSQL answers within two seconds."""
+        try:
+            async with asyncio.timeout(2), self._pool.connection() as conn:
+                await conn.execute("SELECT 1")
+        except (psycopg.Error, TimeoutError, PoolTimeout):
+            return False
+        return True
+
+    @asynccontextmanager
+    async def rehearsal(self) -> AsyncIterator[Database]:
+        """A database on which everything is done as usual, one thing after the other, and taken back at the end."""
+        async with self._pool.connection() as conn, conn.transaction(force_rollback=True):
+            yield _Rehearsal(self.url, conn)
+
+
+class _Rehearsal(Database):
+    """Every transaction is a savepoint of one transaction that never commits."""
+
+    def __init__(self, url: str, conn: Connection) -> None:
+        super().__init__(url)
+        self._conn, self._turn = conn, asyncio.Lock()
+
+    @asynccontextmanager
+    async def _taken(self) -> AsyncIterator[Connection]:
+        async with self._turn:
+            yield self._conn
+
+    @asynccontextmanager
+    async def exclusive(self, name: str) -> AsyncIterator[bool]:
+        yield True
+
+
+def migrate(url: str, folder: Path = MIGRATIONS) -> list[str]:
+    """Apply what is missing, in order, one starter at a time. Returns the names applied.
+
+    Raises HubError when the database is newer than this program.
+    """
+    with _migrating(url, folder) as (backend, pending):
+        backend.apply_migrations(pending)
+        return [migration.id for migration in pending]
+
+
+def pending_migrations(url: str, folder: Path = MIGRATIONS) -> list[str]:
+    """Names of migrations that are not applied yet."""
+    with _migrating(url, folder) as (_, pending):
+        return [migration.id for migration in pending]
+
+
+@contextmanager
+def _migrating(url: str, folder: Path) -> Iterator[tuple[Any, Any]]:
+    """(yoyo's backend, what is to be applied), while nobody else migrates this database."""
+    from yoyo import get_backend, read_migrations
+
+    with psycopg.connect(url, autocommit=True) as holder:
+        _take_lock(holder)
+        backend = get_backend(url.replace("postgresql://", "postgresql+psycopg://", 1))
+        try:
+            backend.break_lock()  # its lock is a row that a killed process leaves behind; ours is not
+            migrations = read_migrations(str(folder))
+            known = {migration.id for migration in migrations}
+            with backend.lock():
+                applied = _applied(holder)
+                newer = sorted(applied - known)
+                if newer:
+                    raise HubError(
+                        f"the database has migrations that this version does not know: {', '.join(newer)}",
+                        "start the newer version, or restore a backup made before it",
+                    )
+                yield backend, backend.to_apply(migrations)
+        finally:
+            backend.connection.close()
+
+
+def _applied(conn: psycopg.Connection[Any]) -> set[str]:
+    exists = conn.execute("SELECT to_regclass('_yoyo_migration') IS NOT NULL").fetchone()
+    if not exists or not exists[0]:
+        return set()
+    return {row[0] for row in conn.execute("SELECT migration_id FROM _yoyo_migration").fetchall()}
+
+
+def _take_lock(conn: psycopg.Connection[Any], seconds: float = 120.0) -> None:
+    """Poll for the lock: a blocking waiter would deadlock with CREATE INDEX CONCURRENTLY."""
+    deadline = time.monotonic() + seconds
+    while True:
+        row = conn.execute("SELECT pg_try_advisory_lock(%s)", [MIGRATION_LOCK]).fetchone()
+        if row and row[0]:
+            return
+        if time.monotonic() > deadline:
+            raise HubError("another process has been migrating the database for too long", "see what it does, then try again")
+        time.sleep(0.1)
