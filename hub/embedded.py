@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import os
 import pwd
 import shutil
@@ -66,7 +65,9 @@ class EmbeddedServers:
     @property
     def urls(self) -> Urls:
         run = self._run_folder()
-        return Urls(f"postgresql://postgres@/hub?host={run / 'pg'}", f"unix://{run / 'valkey.sock'}", embedded=True)
+        return Urls(
+            f"postgresql://postgres@/hub?host={run / 'pg'}", f"unix://{run / 'valkey.sock'}", embedded=True
+        )
 
     def __enter__(self) -> EmbeddedServers:
         self.start()
@@ -125,11 +126,21 @@ class EmbeddedServers:
         data.chmod(0o700)
         if not (data / "PG_VERSION").exists():
             self._postgres_program(
-                "initdb", "-D", str(data), "-U", "postgres", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync"
+                "initdb",
+                "-D",
+                str(data),
+                "-U",
+                "postgres",
+                "--auth=trust",
+                "--encoding=UTF8",
+                "--locale=C",
+                "--no-sync",
             )
         if not self._postgres_pid():
             options = " ".join(f"-c {name}={value!r}" for name, value in POSTGRES_SETTINGS.items())
-            self._pg_ctl("start", "-o", f"-k '{sockets}' {options}", "-l", str(self.folder / "log" / "postgres.log"))
+            self._pg_ctl(
+                "start", "-o", f"-k '{sockets}' {options}", "-l", str(self.folder / "log" / "postgres.log")
+            )
         self._wait(lambda: self._psql("SELECT 1") == "1", "PostgreSQL", "postgres.log")
         if self._psql("SELECT count(*) FROM pg_database WHERE datname = 'hub'") != "1":
             self._psql("CREATE DATABASE hub")
@@ -142,20 +153,26 @@ class EmbeddedServers:
         return int((self.folder / "pg" / "postmaster.pid").read_text().split()[0])
 
     def _pg_ctl(self, action: str, *arguments: str) -> None:
-        self._postgres_program("pg_ctl", action, "-D", str(self.folder / "pg"), "-w", "-t", str(int(START_SECONDS)), *arguments)
+        self._postgres_program(
+            "pg_ctl", action, "-D", str(self.folder / "pg"), "-w", "-t", str(int(START_SECONDS)), *arguments
+        )
 
     def _psql(self, query: str) -> str:
         import psycopg
 
         try:
-            with psycopg.connect(f"postgresql://postgres@/postgres?host={self._run_folder() / 'pg'}", autocommit=True) as conn:
+            with psycopg.connect(
+                f"postgresql://postgres@/postgres?host={self._run_folder() / 'pg'}", autocommit=True
+            ) as conn:
                 cursor = conn.execute(query.encode())
                 row = cursor.fetchone() if cursor.description else None
                 return str(row[0]) if row else ""
         except psycopg.OperationalError:
             return ""
 
-    def _postgres_program(self, name: str, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    def _postgres_program(
+        self, name: str, *arguments: str, check: bool = True
+    ) -> subprocess.CompletedProcess[str]:
         user = _server_user()
         # Output goes to a file: a server that pg_ctl starts would keep a pipe open for ever.
         with tempfile.TemporaryFile("w+") as out:
@@ -167,7 +184,8 @@ class EmbeddedServers:
             if check and done.returncode:
                 out.seek(0)
                 raise HubError(
-                    f"PostgreSQL's {name} failed: {out.read().strip()[-500:]}", f"read {self.folder / 'log' / 'postgres.log'}"
+                    f"PostgreSQL's {name} failed: {out.read().strip()[-500:]}",
+                    f"read {self.folder / 'log' / 'postgres.log'}",
                 )
         return done
 
@@ -240,7 +258,7 @@ class EmbeddedServers:
             return run
         pointer = self.folder / "run-folder"
         if not pointer.exists() or not Path(pointer.read_text()).is_dir():
-            short = tempfile.mkdtemp(prefix="hub-", dir="/tmp")  # noqa: S108  # made by mkdtemp, mode 0700
+            short = tempfile.mkdtemp(prefix="hub-", dir="/tmp")  # made by mkdtemp, mode 0700
             pointer.write_text(short)
         return Path(pointer.read_text())
 
@@ -256,7 +274,9 @@ class EmbeddedServers:
         deadline = time.monotonic() + START_SECONDS
         while not ready():
             if time.monotonic() > deadline:
-                raise HubError(f"{what} did not answer within {START_SECONDS:.0f} s", f"read {self.folder / 'log' / log}")
+                raise HubError(
+                    f"{what} did not answer within {START_SECONDS:.0f} s", f"read {self.folder / 'log' / log}"
+                )
             time.sleep(0.02)
 
 

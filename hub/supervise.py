@@ -53,7 +53,9 @@ class Supervisor:
         dead = [c for c in self.children if c.process is not None and not c.alive]
         for child in dead:
             assert child.process is not None
-            log.warning("a process died and is started again", name=child.name, status=child.process.returncode)
+            log.warning(
+                "a process died and is started again", name=child.name, status=child.process.returncode
+            )
             child.process = None
             child.restarts += 1
             child.not_before = time.monotonic() + min(0.2 * child.restarts, 5.0)

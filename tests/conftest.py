@@ -80,5 +80,7 @@ def vendor_specs() -> Path:
     """The vendors' own API descriptions; without them the tests that need them are skipped, and say so."""
     folder = os.environ.get("VENDOR_SPECS", "")
     if not folder or not Path(folder).is_dir():
-        pytest.skip("VENDOR_SPECS names no folder: the contracts were not held against the vendors' descriptions")
+        pytest.skip(
+            "VENDOR_SPECS names no folder: the contracts were not held against the vendors' descriptions"
+        )
     return Path(folder)

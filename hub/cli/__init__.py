@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from hub import __version__
-from hub.cli import operate, ask, setup
+from hub.cli import ask, operate, setup
 from hub.cli.place import Place
 from hub.errors import HubError
 
@@ -25,7 +25,14 @@ class Group(click.Group):
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
-@click.option("--config", "config", type=click.Path(path_type=Path), envvar="HUB_CONFIG", default="hub.yaml", show_default=True)
+@click.option(
+    "--config",
+    "config",
+    type=click.Path(path_type=Path),
+    envvar="HUB_CONFIG",
+    default="hub.yaml",
+    show_default=True,
+)
 @click.option(
     "--data", type=click.Path(path_type=Path), envvar="HUB_DATA", default=None,
     help="folder of the embedded servers and keys; default: data/ beside hub.yaml",

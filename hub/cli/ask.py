@@ -84,14 +84,26 @@ def contact(place: Place, email: str) -> None:
 
     def tables() -> None:
         for one in found:
-            known = {k: v for k, v in {**one["contact"], **one["contact"]["fields"]}.items() if v not in (None, {}, "") and k != "fields"}
+            known = {
+                k: v
+                for k, v in {**one["contact"], **one["contact"]["fields"]}.items()
+                if v not in (None, {}, "") and k != "fields"
+            }
             print_table(f"Contact {one['contact']['id']}", ("field", "value"), known.items())
             print_table("Known as", ("connection", "id", "state"),
                         ((i["connection"], i["external_id"], i["state"]) for i in one["identities"]))  # fmt: skip
             if one["deals"]:
-                print_table("Deals", ("deal", "stage", "amount"), ((d["name"], d["stage"], d["amount"]) for d in one["deals"]))
+                print_table(
+                    "Deals",
+                    ("deal", "stage", "amount"),
+                    ((d["name"], d["stage"], d["amount"]) for d in one["deals"]),
+                )
             if one["consent"]:
-                print_table("Consent", ("purpose", "status", "source", "at", "proof"), (c.values() for c in one["consent"]))
+                print_table(
+                    "Consent",
+                    ("purpose", "status", "source", "at", "proof"),
+                    (c.values() for c in one["consent"]),
+                )
             print_table("Story", ("when", "what", "who", "detail"), (s.values() for s in one["story"]))
 
     place.show(found, tables)
@@ -148,7 +160,9 @@ def _run_tables(run: dict[str, Any]) -> None:
 
 @click.command()
 @click.argument("connection")
-@click.option("--uncertain", is_flag=True, help="also repeat writes whose outcome is unknown (may write twice)")
+@click.option(
+    "--uncertain", is_flag=True, help="also repeat writes whose outcome is unknown (may write twice)"
+)
 @click.pass_obj
 def replay(place: Place, connection: str, uncertain: bool) -> None:
     """Queue a connection's dead letters again, after their cause is mended."""

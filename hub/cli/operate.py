@@ -71,7 +71,9 @@ def serve(place: Place) -> None:
                 timeout_graceful_shutdown=10, proxy_headers=False, server_header=False,
             )  # fmt: skip
             server = uvicorn.Server(config)
-            watching = asyncio.create_task(_stop_when_orphaned(lambda: setattr(server, "should_exit", True), orphaned))
+            watching = asyncio.create_task(
+                _stop_when_orphaned(lambda: setattr(server, "should_exit", True), orphaned)
+            )
             await server.serve()
             watching.cancel()
 
@@ -173,7 +175,9 @@ def prepare(place: Place, connection: str | None, dry: bool) -> None:
 
     async def go(runtime: Any) -> list[tuple[str, str]]:
         return [
-            (name, line) for name in _chosen(runtime, connection) for line in await (await runtime.connector(name)).prepare(dry=dry)
+            (name, line)
+            for name in _chosen(runtime, connection)
+            for line in await (await runtime.connector(name)).prepare(dry=dry)
         ]
 
     made = place.run(go)

@@ -89,7 +89,9 @@ def plain(value: object) -> object:
     return str(value)
 
 
-def print_table(title: str, columns: Iterable[str], rows: Iterable[Iterable[object]], *, empty: str = "nothing") -> None:
+def print_table(
+    title: str, columns: Iterable[str], rows: Iterable[Iterable[object]], *, empty: str = "nothing"
+) -> None:
     """A table whose cells are printed as they are: vendors' texts may hold brackets that rich would read as markup."""
     from rich.console import Console
     from rich.table import Table

@@ -76,8 +76,12 @@ def migrate(place: Place, only_list: bool) -> None:
 @click.command()
 @click.option("--once", is_flag=True, help="end by itself when the journey is over")
 @click.option("--json", "as_json", is_flag=True, help="print the sums as one JSON object in the last line")
-@click.option("--contacts", default=2_000, show_default=True, help="how many contacts the sandbox's account holds")
-@click.option("--data", "folder", type=click.Path(path_type=Path), help="folder to use and keep; it is wiped first")
+@click.option(
+    "--contacts", default=2_000, show_default=True, help="how many contacts the sandbox's account holds"
+)
+@click.option(
+    "--data", "folder", type=click.Path(path_type=Path), help="folder to use and keep; it is wiped first"
+)
 @click.pass_obj
 def demo(place: Place, once: bool, as_json: bool, contacts: int, folder: Path | None) -> None:
     """Play the main job on sandboxes: HubSpot to lists to a funnel to a relay, and every result back."""

@@ -19,13 +19,17 @@ Watch = Callable[[dict[str, Any]], None]
 
 POLL_SECONDS = 0.15
 CALM_POLLS = 3
-JUMP_BEYOND = timedelta(seconds=90)  # people enter a funnel within seconds of each other: one jump for all of them
+JUMP_BEYOND = timedelta(
+    seconds=90
+)  # people enter a funnel within seconds of each other: one jump for all of them
 
 
 class Journey:
     """Drives one stage. `watch` sees the numbers; a test's watch may also kill, flush and restart things."""
 
-    def __init__(self, stage: Stage, runtime: Runtime, watch: Watch, *, idle_limit_seconds: float = 120.0) -> None:
+    def __init__(
+        self, stage: Stage, runtime: Runtime, watch: Watch, *, idle_limit_seconds: float = 120.0
+    ) -> None:
         self.stage, self.runtime, self.watch = stage, runtime, watch
         self.idle_limit_seconds = idle_limit_seconds
         self.jumps = 0
@@ -36,7 +40,9 @@ class Journey:
             numbers = await self._calm()
             async with self.runtime.db.connection() as conn:
                 due = await backlog.next_due(
-                    conn, delivered_after=self.runtime.settings.results.delivered_after, now=self.runtime.clock.now()
+                    conn,
+                    delivered_after=self.runtime.settings.results.delivered_after,
+                    now=self.runtime.clock.now(),
                 )
             if due is None:
                 return numbers
@@ -58,7 +64,9 @@ class Journey:
             if (now := (str(numbers), str(left))) != seen:
                 seen, changed_at = now, time.monotonic()
             if time.monotonic() - changed_at > self.idle_limit_seconds:
-                raise HubError(f"the hub stands still with work left: {left}", f"read {self.stage.folder / 'worker.log'}")
+                raise HubError(
+                    f"the hub stands still with work left: {left}", f"read {self.stage.folder / 'worker.log'}"
+                )
             await asyncio.sleep(POLL_SECONDS)
 
     async def _look(self) -> tuple[dict[str, Any], dict[str, int]]:

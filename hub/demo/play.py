@@ -29,7 +29,9 @@ def play(folder: Path | None, *, contacts: int, once: bool, as_json: bool, quiet
     started = time.monotonic()
     show = Show(contacts=contacts, to_terminal=not as_json, quiet=quiet)
     try:
-        show.say("Setting the stage: PostgreSQL, Valkey, HubSpot and Google Analytics sandboxes, an SMTP relay with readers")
+        show.say(
+            "Setting the stage: PostgreSQL, Valkey, HubSpot and Google Analytics sandboxes, an SMTP relay with readers"
+        )
         with stage.built(home, contacts=contacts) as built:
             show.where_to_look(built)
             found = _journey(built, show, started)
@@ -57,7 +59,9 @@ def _journey(built: stage.Stage, show: Show, started: float) -> sums.Sums:
             numbers = await journey.Journey(built, runtime, show.numbers).play()
             async with runtime.db.connection() as conn:
                 pushed = await outbox.confirmed_results(conn)
-        return await asyncio.to_thread(sums.taken, built, numbers, pushed=pushed, seconds=time.monotonic() - started)
+        return await asyncio.to_thread(
+            sums.taken, built, numbers, pushed=pushed, seconds=time.monotonic() - started
+        )
 
     return asyncio.run(go())
 

@@ -139,7 +139,14 @@ def secrets() -> dict[str, str]:
 
 
 def write(
-    folder: Path, *, hubspot_url: str, analytics_url: str, smtp: str, ca_file: str, web_url: str, maildir: Path
+    folder: Path,
+    *,
+    hubspot_url: str,
+    analytics_url: str,
+    smtp: str,
+    ca_file: str,
+    web_url: str,
+    maildir: Path,
 ) -> None:
     """Write hub.yaml and the templates into the rehearsal's folder."""
     host, port = smtp.rsplit(":", 1)

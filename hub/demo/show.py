@@ -41,7 +41,11 @@ class Show:
     def numbers(self, found: dict[str, Any]) -> None:
         """Move the bars (in a terminal) or say each new milestone (elsewhere)."""
         deliveries = found["deliveries"]
-        sent = sum(n for state, n in deliveries.items() if state in ("accepted", "rejected", "uncertain", "excluded", "held"))
+        sent = sum(
+            n
+            for state, n in deliveries.items()
+            if state in ("accepted", "rejected", "uncertain", "excluded", "held")
+        )
         self._bar("contacts pulled", found["contacts"], self.contacts)
         self._bar("on lists", sum(found["lists"].values()), None)
         self._bar("mails handled", sent, sum(deliveries.values()))
@@ -68,7 +72,9 @@ class Show:
         table.add_column("count", justify="right")
         rows = {"contacts": found.contacts, "deals": found.deals}
         rows |= {f"list {name}": size for name, size in found.lists.items()}
-        rows |= {f"mails {state}": n for state, n in found.deliveries.items()} | {f"results: {k}": n for k, n in found.results.items()}
+        rows |= {f"mails {state}": n for state, n in found.deliveries.items()} | {
+            f"results: {k}": n for k, n in found.results.items()
+        }
         for connection, n in found.pushed.items():
             rows[f"written to {connection}"] = n
             rows[f"read back from {connection}"] = found.read_back.get(connection, 0)

@@ -90,7 +90,14 @@ def built(folder: Path, *, contacts: int) -> Iterator[Stage]:
         relay = json.loads(
             stack.enter_context(
                 _process(
-                    folder, "contracts.smtp.relay", "--status-port", "0", "--maildir", str(maildir), "--seed", str(SEED)
+                    folder,
+                    "contracts.smtp.relay",
+                    "--status-port",
+                    "0",
+                    "--maildir",
+                    str(maildir),
+                    "--seed",
+                    str(SEED),
                 )
             )
         )
@@ -126,7 +133,9 @@ def _hub(environment: dict[str, str], folder: Path, *arguments: str) -> None:
         env={**os.environ, **environment}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     if done.returncode:
-        raise HubError(f"`hub {' '.join(arguments)}` failed: {(done.stdout + done.stderr).strip()[-2000:]}", "see above")
+        raise HubError(
+            f"`hub {' '.join(arguments)}` failed: {(done.stdout + done.stderr).strip()[-2000:]}", "see above"
+        )
 
 
 @contextmanager

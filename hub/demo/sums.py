@@ -54,19 +54,33 @@ def taken(stage: Stage, numbers: dict[str, Any], *, pushed: dict[str, int], seco
             ("contacts", "the hub", sums.contacts, "HubSpot", vendor_contacts),
             ("deals", "the hub", sums.deals, "HubSpot", vendor_deals),
             ("refused", "the hub", sums.deliveries["rejected"], "the relay", relay["refused"]),
-            ("bounced", "the hub", sums.results["bounced"], "the relay", relay["bounced_dsn"] + relay["refused"]),
+            (
+                "bounced",
+                "the hub",
+                sums.results["bounced"],
+                "the relay",
+                relay["bounced_dsn"] + relay["refused"],
+            ),
             ("opened", "the hub", sums.results["opened"], "the readers", relay["opened"]),
             ("clicked", "the hub", sums.results["clicked"], "the readers", relay["clicked"]),
             ("unsubscribed", "the hub", sums.results["unsubscribed"], "the readers", relay["unsubscribed"]),
             ("duplicates", "a sound hub", 0, "the relay", sums.duplicates),
             ("results in the CRM", "the outbox", sums.pushed.get("crm", 0), "HubSpot", sums.read_back["crm"]),
-            ("results in analytics", "the outbox", sums.pushed.get("analytics", 0), "Google", sums.read_back["analytics"]),
+            (
+                "results in analytics",
+                "the outbox",
+                sums.pushed.get("analytics", 0),
+                "Google",
+                sums.read_back["analytics"],
+            ),
         )
         if a != b
     ]
     low, high = sums.deliveries["accepted"], sums.deliveries["accepted"] + sums.deliveries["uncertain"]
     if not low <= relay["distinct"] <= high:
-        sums.disagreements.append(f"mails: the ledger says {low} to {high} were taken, the relay says {relay['distinct']}")
+        sums.disagreements.append(
+            f"mails: the ledger says {low} to {high} were taken, the relay says {relay['distinct']}"
+        )
     unfinished = {s: n for s, n in deliveries.items() if s in ("queued", "claimed", "sending") and n}
     if unfinished:
         sums.disagreements.append(f"mails left over: {unfinished}")
@@ -75,14 +89,20 @@ def taken(stage: Stage, numbers: dict[str, Any], *, pushed: dict[str, int], seco
 
 def _total(stage: Stage, objects: str) -> int:
     body = {"filterGroups": [], "limit": 1, "properties": []}
-    return int(get_json(f"{stage.hubspot_url}/crm/v3/objects/{objects}/search", token=script.TOKEN, body=body)["total"])
+    return int(
+        get_json(f"{stage.hubspot_url}/crm/v3/objects/{objects}/search", token=script.TOKEN, body=body)[
+            "total"
+        ]
+    )
 
 
 def read_hubspot(stage: Stage) -> int:
     """Results on the timelines of HubSpot's contacts, read page by page through its API."""
     count, after = 0, ""
     while True:
-        url = f"{stage.hubspot_url}/crm/v3/objects/emails?limit=100&properties=mailyard_results" + (f"&after={after}" if after else "")
+        url = f"{stage.hubspot_url}/crm/v3/objects/emails?limit=100&properties=mailyard_results" + (
+            f"&after={after}" if after else ""
+        )
         page = get_json(url, token=script.TOKEN)
         for entry in page["results"]:
             count += len([r for r in (entry["properties"].get("mailyard_results") or "").split(";") if r])
@@ -104,5 +124,7 @@ def read_analytics(stage: Stage) -> int:
         },
     )
     return sum(
-        int(row["metricValues"][0]["value"]) for row in report.get("rows", []) if row["dimensionValues"][0]["value"] in EVENTS
+        int(row["metricValues"][0]["value"])
+        for row in report.get("rows", [])
+        if row["dimensionValues"][0]["value"] in EVENTS
     )

@@ -29,7 +29,7 @@ _TEXTS: tuple[tuple[str, BounceClass], ...] = tuple(
         (BounceClass.ADDRESS_WEAK, (r"(?:account|mailbox)(?: is)? (?:disabled|inactive)", r"no longer valid",
                                     r"unrouteable address", r"host (?:or domain )?name not found")),
         (BounceClass.ADDRESS, (r"user unknown", r"unknown user", r"no such (?:user|mailbox|recipient)", r"does not exist",
-                               r"doesn't have an? \w+ account", r"mailbox not found", r"user not found", r"invalid mailbox",
+                               r"doesn't have an? \S+ account", r"mailbox not found", r"user not found", r"invalid mailbox",
                                r"recipient (?:address )?rejected: (?:user|undeliverable)", r"recipient not found")),
         (BounceClass.RELAY, (r"relay(?:ing)? (?:access )?denied", r"authentication required", r"daily .*limit")),
     )
@@ -47,7 +47,7 @@ _CODES: tuple[tuple[str, BounceClass], ...] = (
     (r".\.7\.\d+$", BounceClass.POLICY),
     (r"4\.|.\.3\.|.\.4\.", BounceClass.TRANSIENT),
 )
-_ENHANCED = re.compile(r"\b([245])\.(\d{1,3})\.(\d{1,3})\b")
+_ENHANCED = re.compile(r"(?<![\d.])[245]\.\d{1,3}\.\d{1,3}(?![\d.]\d|\d)")
 
 
 def enhanced_code(text: str) -> str:

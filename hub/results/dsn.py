@@ -7,10 +7,10 @@ then the Message-ID among the returned headers. A report without either of them 
 from __future__ import annotations
 
 import email
-import email.policy
+import logging
 import re
 from dataclasses import dataclass
-from email.message import EmailMessage, Message
+from email.message import Message
 from enum import StrEnum
 
 from hub.results.classify import enhanced_code
@@ -49,12 +49,13 @@ _BASIC = re.compile(r"\b([45]\d\d)[ -]")
 
 def parse(raw: bytes) -> Report:
     """Never raises for what a stranger sent: what is no report comes back as `ignored`."""
-    message = email.message_from_bytes(raw, policy=email.policy.default)
-    assert isinstance(message, EmailMessage)
+    message = email.message_from_bytes(
+        raw
+    )  # the lenient policy: the newer one raises on some malformed headers
     sent_to = _addresses(message)
     if (fields := _status_fields(message)) is not None:
         return _from_fields(fields, sent_to, _returned_message_id(message))
-    if (failed := _free_text_failure(message, raw)) is not None:
+    if (failed := _free_text_failure(message)) is not None:
         code, text = failed
         return Report(
             Verdict.BOUNCED if code >= 500 else Verdict.DELAYED,
@@ -67,7 +68,7 @@ def parse(raw: bytes) -> Report:
     return Report(Verdict.IGNORED, sent_to)
 
 
-def _addresses(message: EmailMessage) -> tuple[str, ...]:
+def _addresses(message: Message[str, str]) -> tuple[str, ...]:
     """Addresses that the report was delivered to, the most trustworthy header first."""
     found: list[str] = []
     for name in ("Delivered-To", "X-Original-To", "Envelope-To", "X-Envelope-To", "To"):
@@ -76,7 +77,7 @@ def _addresses(message: EmailMessage) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def _status_fields(message: EmailMessage) -> dict[str, str] | None:
+def _status_fields(message: Message[str, str]) -> dict[str, str] | None:
     """The fields of the first recipient block that has an Action, merged over the per-message block."""
     for part in message.walk():
         if part.get_content_type() in ("message/delivery-status", "message/global-delivery-status"):
@@ -86,7 +87,7 @@ def _status_fields(message: EmailMessage) -> dict[str, str] | None:
     return None
 
 
-def _blocks(part: Message) -> list[dict[str, str]]:
+def _blocks(part: Message[str, str]) -> list[dict[str, str]]:
     payload = part.get_payload()
     if isinstance(payload, list):  # the parser split the blocks already
         return [{name.lower(): str(value) for name, value in block.items()} for block in payload]
@@ -115,7 +116,7 @@ def _from_fields(fields: dict[str, str], sent_to: tuple[str, ...], message_id: s
     )
 
 
-def _returned_message_id(message: EmailMessage) -> str:
+def _returned_message_id(message: Message[str, str]) -> str:
     """The Message-ID of the mail that came back, from the returned message or its headers."""
     for part in message.walk():
         kind = part.get_content_type()
@@ -131,24 +132,36 @@ def _returned_message_id(message: EmailMessage) -> str:
     return ""
 
 
-def _free_text_failure(message: EmailMessage, raw: bytes) -> tuple[int, str] | None:
+def _free_text_failure(message: Message[str, str]) -> tuple[int, str] | None:
     """(basic code, text) of a bounce that has no delivery-status part, as qmail, Exim and others write them."""
     from flufl.bounce import all_failures
 
+    if not str(message.get("From", "")).strip():
+        return None
+    logging.getLogger("flufl.bounce").setLevel(
+        logging.CRITICAL
+    )  # its tracebacks on odd mail would quote the mail
     if str(message.get("Auto-Submitted", "no")).lower().startswith("auto-replied") and not _from_daemon(
         message
     ):
         return None
-    temporary, permanent = all_failures(email.message_from_bytes(raw))
+    temporary, permanent = all_failures(message)
     if not temporary and not permanent:
         return None
-    body = message.get_body(("plain",))
-    text = " ".join(str(body.get_content()).split()) if body is not None else ""
+    text = " ".join(_plain_text(message).split())
     match = _BASIC.search(text)
     return (int(match[1]) if match else (550 if permanent else 450)), text[:500]
 
 
-def _from_daemon(message: EmailMessage) -> bool:
+def _plain_text(message: Message[str, str]) -> str:
+    for part in message.walk():
+        if part.get_content_type() == "text/plain":
+            decoded = part.get_payload(decode=True)
+            return decoded.decode("utf-8", "replace") if isinstance(decoded, bytes) else ""
+    return ""
+
+
+def _from_daemon(message: Message[str, str]) -> bool:
     return (
         "mailer-daemon" in str(message.get("From", "")).lower()
         or str(message.get("Return-Path", "")).strip() == "<>"

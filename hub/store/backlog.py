@@ -98,7 +98,9 @@ async def busy(conn: AsyncConnection[Any]) -> dict[str, int]:
     return {kind: count for kind, count in await cursor.fetchall() if count}
 
 
-async def next_due(conn: AsyncConnection[Any], *, delivered_after: timedelta, now: datetime) -> datetime | None:
+async def next_due(
+    conn: AsyncConnection[Any], *, delivered_after: timedelta, now: datetime
+) -> datetime | None:
     """When the next wait of a funnel or the next grace time ends, in hub time; None when nothing waits."""
     row = await (
         await conn.execute(

@@ -204,7 +204,7 @@ async def _update_known(
         f"""
         WITH before AS (
             SELECT c.* FROM contact c
-            WHERE c.id IN (SELECT contact_id FROM incoming_contact WHERE known AND fresh AND state = 'live') FOR UPDATE
+            WHERE c.id IN (SELECT contact_id FROM incoming_contact WHERE known AND fresh AND state = 'live')
         ), after AS (
             UPDATE contact c SET {", ".join(assignments)}, state = 'live', changed_at = %(now)s
             FROM incoming_contact n WHERE n.contact_id = c.id AND n.known AND n.fresh AND n.state = 'live'

@@ -65,7 +65,8 @@ class Database:
                 yield conn
         except PoolTimeout as error:
             raise HubError(
-                f"PostgreSQL gave no connection within {self.wait_seconds:.0f} s", "check that the server runs and has room"
+                f"PostgreSQL gave no connection within {self.wait_seconds:.0f} s",
+                "check that the server runs and has room",
             ) from error
 
     @asynccontextmanager
@@ -74,7 +75,9 @@ class Database:
         async with self._pool.connection() as conn:
             await conn.set_autocommit(True)
             try:
-                cursor = await conn.execute("SELECT pg_try_advisory_lock(hashtext('hub work'), hashtext(%s))", [name])
+                cursor = await conn.execute(
+                    "SELECT pg_try_advisory_lock(hashtext('hub work'), hashtext(%s))", [name]
+                )
                 row = await cursor.fetchone()
                 mine = bool(row and row[0])
                 yield mine
@@ -178,5 +181,8 @@ def _take_lock(conn: psycopg.Connection[Any], seconds: float = 120.0) -> None:
         if row and row[0]:
             return
         if time.monotonic() > deadline:
-            raise HubError("another process has been migrating the database for too long", "see what it does, then try again")
+            raise HubError(
+                "another process has been migrating the database for too long",
+                "see what it does, then try again",
+            )
         time.sleep(0.1)

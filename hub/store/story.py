@@ -60,7 +60,9 @@ async def _about(conn: AsyncConnection[Any], contact: dict[str, Any]) -> dict[st
         "deals": await rows(
             "SELECT name, pipeline, stage, amount, currency, role FROM contact_deal WHERE contact_id = %(id)s ORDER BY name"
         ),
-        "segments": await rows("SELECT connection, name, since FROM contact_segment WHERE contact_id = %(id)s ORDER BY 1, 2"),
+        "segments": await rows(
+            "SELECT connection, name, since FROM contact_segment WHERE contact_id = %(id)s ORDER BY 1, 2"
+        ),
         "lists": await rows(
             "SELECT l.name, m.joined_at FROM list_member m JOIN list l ON l.id = m.list_id WHERE m.contact_id = %(id)s ORDER BY 1"
         ),

@@ -27,10 +27,17 @@ class People:
     def __init__(self, db: Database, clock: ManualClock) -> None:
         self.db, self.clock = db, clock
 
-    async def merge(self, *rows: ContactRow, connection: str = "crm", on_blank: dict[str, str] | None = None) -> Merged:
+    async def merge(
+        self, *rows: ContactRow, connection: str = "crm", on_blank: dict[str, str] | None = None
+    ) -> Merged:
         async with self.db.transaction() as conn:
             return await contacts.merge(
-                conn, connection, rows, on_blank={**KEEP, **(on_blank or {})}, run_id=None, now=self.clock.now()
+                conn,
+                connection,
+                rows,
+                on_blank={**KEEP, **(on_blank or {})},
+                run_id=None,
+                now=self.clock.now(),
             )
 
     async def all(self, query: str) -> list[tuple[Any, ...]]:
@@ -75,11 +82,18 @@ async def test_fill_never_overwrites(people: People) -> None:
     assert await people.all("SELECT city FROM contact") == [("Graz",)]
 
 
-async def test_a_field_that_is_not_mapped_is_left_alone(people: People, database: Database, clock: ManualClock) -> None:
+async def test_a_field_that_is_not_mapped_is_left_alone(
+    people: People, database: Database, clock: ManualClock
+) -> None:
     await people.merge(row("1", email="a@example.com", city="Graz"))
     async with database.transaction() as conn:
         await contacts.merge(
-            conn, "crm", [row("1", email="b@example.com", city=None)], on_blank={"email": "clear"}, run_id=None, now=clock.now()
+            conn,
+            "crm",
+            [row("1", email="b@example.com", city=None)],
+            on_blank={"email": "clear"},
+            run_id=None,
+            now=clock.now(),
         )
     assert await people.all("SELECT email, city FROM contact") == [("b@example.com", "Graz")]
 
@@ -94,7 +108,10 @@ async def test_an_address_known_from_another_system_is_one_person(people: People
     second = await people.merge(row("x9", email="a@example.com", last_name="Lee"), connection="sales")
     assert second.created == 0
     assert await people.all("SELECT first_name, last_name FROM contact") == [("Ann", "Lee")]
-    assert await people.all("SELECT connection, contact_id FROM contact_identity ORDER BY 1") == [("crm", 1), ("sales", 1)]
+    assert await people.all("SELECT connection, contact_id FROM contact_identity ORDER BY 1") == [
+        ("crm", 1),
+        ("sales", 1),
+    ]
 
 
 async def test_an_ambiguous_address_links_nobody(people: People) -> None:
@@ -140,11 +157,17 @@ async def test_a_merge_into_a_new_id_keeps_the_oldest_person(people: People) -> 
 async def test_after_a_merge_the_old_ids_still_mean_the_person(people: People) -> None:
     await people.merge(row("1", email="a@example.com"))
     await people.merge(row("3", merged=("1", "77"), email="a@example.com"))
-    assert await people.all("SELECT external_id, contact_id FROM contact_identity ORDER BY 1") == [("1", 1), ("3", 1), ("77", 1)]
+    assert await people.all("SELECT external_id, contact_id FROM contact_identity ORDER BY 1") == [
+        ("1", 1),
+        ("3", 1),
+        ("77", 1),
+    ]
 
 
 async def test_the_last_of_two_rows_in_a_batch_wins(people: People) -> None:
-    await people.merge(row("1", email="a@example.com", city="Graz"), row("1", email="a@example.com", city="Linz"))
+    await people.merge(
+        row("1", email="a@example.com", city="Graz"), row("1", email="a@example.com", city="Linz")
+    )
     assert await people.all("SELECT city FROM contact") == [("Linz",)]
 
 
@@ -156,7 +179,9 @@ async def test_refs_prefer_the_live_id(people: People, database: Database) -> No
         assert await contacts.refs(conn, "sales", [1]) == {}
 
 
-async def test_consent_is_appended_only_when_it_says_something_new(people: People, database: Database, clock: ManualClock) -> None:
+async def test_consent_is_appended_only_when_it_says_something_new(
+    people: People, database: Database, clock: ManualClock
+) -> None:
     def said(status: str, at: datetime) -> consent.Statement:
         return consent.Statement("A@example.com", "*", status, "crm", at)
 
