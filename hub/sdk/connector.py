@@ -113,7 +113,9 @@ class Context:
     http: Http
     clock: Clock
     subscriptions: Mapping[str, str] = field(default_factory=dict)  # hub purpose -> vendor's subscription id
-    fields: Mapping[str, Sequence[str]] = field(default_factory=dict)  # object -> the vendor fields that are mapped
+    fields: Mapping[str, Sequence[str]] = field(
+        default_factory=dict
+    )  # object -> the vendor fields that are mapped
 
 
 class Connector(Generic[SettingsT]):
