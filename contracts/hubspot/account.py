@@ -134,13 +134,14 @@ class Account:
             held = current.properties.get("lifecyclestage", "")
             if held and order.index(accepted["lifecyclestage"]) < order.index(held):
                 del accepted["lifecyclestage"]  # HubSpot says success and keeps the later stage
+        if accepted.get("hs_additional_emails"):
+            accepted["hs_additional_emails"] = accepted["hs_additional_emails"].lower()
         if accepted.get("hs_email_headers"):
             accepted |= _addresses_of(accepted["hs_email_headers"])
 
     def _refuse_taken(self, store: ObjectStore, values: dict[str, str], own: int | None) -> None:
-        for name in store.unique:
-            value = values.get(name)
-            holder = store.holder(name, value) if value else None
+        for name, value in store.claims(values):
+            holder = store.holder(name, value)
             if holder is None or holder == own:
                 continue
             if own is None:
@@ -230,10 +231,11 @@ class Account:
         self.publish(f"{store.kind.singular}.deletion", record.number, {"changeFlag": "DELETED"}, author)
 
     def restore(self, object_type: str, number: int, author: Author = PERSON) -> Record:
-        """Out of the recycle bin (in HubSpot's own pages only; there is no API for it)."""
+        """Out of the recycle bin, by a person (there is no API for it). 409 when its address was taken meanwhile."""
         store = self.store(object_type)
         if number not in store.archived:
             raise not_found("Object not found.  objectId are usually numeric.")
+        self._refuse_taken(store, store.archived[number].properties, None)
         record = store.archived.pop(number)
         record.archived_ms = 0
         store.add(record)

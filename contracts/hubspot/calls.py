@@ -44,6 +44,10 @@ class Call:
             raise bad_request(f"limit must be between 1 and {most}, not {text}")
         return int(text)
 
+    def flag(self, key: str) -> bool:
+        """A yes or no in the query; the official Python client writes `True`."""
+        return self.query.get(key, "").lower() == "true"
+
     def names(self, key: str) -> list[str]:
         """A list in the query, given as repeated keys or with commas."""
         return [n.strip() for text in self.query.getlist(key) for n in text.split(",") if n.strip()]

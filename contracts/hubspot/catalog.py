@@ -65,7 +65,7 @@ class PropertyApi:
         return (self._store(call).kind.read_scope.replace("crm.objects", "crm.schemas"),)
 
     def all(self, call: Call) -> Answer:
-        archived = call.query.get("archived") == "true"
+        archived = call.flag("archived")
         return Answer(
             {
                 "results": [

@@ -170,19 +170,19 @@ class SegmentApi:
         return Answer({"list": segment.as_json(with_filters=True)})
 
     def get(self, call: Call) -> Answer:
-        return Answer({"list": self._segment(call).as_json(call.query.get("includeFilters") == "true")})
+        return Answer({"list": self._segment(call).as_json(call.flag("includeFilters"))})
 
     def by_name(self, call: Call) -> Answer:
         kind = self.account.store(call.path["type_id"]).kind
         for segment in self.segments.all.values():
             if segment.name == call.path["name"] and segment.store.kind is kind and not segment.deleted_ms:
-                shown = self.segments.fresh(segment).as_json(call.query.get("includeFilters") == "true")
+                shown = self.segments.fresh(segment).as_json(call.flag("includeFilters"))
                 return Answer({"list": shown})
         raise _no_list(call.path["name"])
 
     def by_ids(self, call: Call) -> Answer:
         wanted = [self.segments.all.get(int(i)) for i in call.names("listIds") if i.isdecimal()]
-        filters = call.query.get("includeFilters") == "true"
+        filters = call.flag("includeFilters")
         return Answer(
             {"lists": [self.segments.fresh(s).as_json(filters) for s in wanted if s and not s.deleted_ms]}
         )

@@ -94,7 +94,7 @@ class ObjectApi:
             raise bad_request(
                 f'Cannot deserialize value of type `long` from String "{after}": not a valid `after`'
             )
-        archived = call.query.get("archived") == "true"
+        archived = call.flag("archived")
         records, more = store.page(int(after), limit, archived)
         names, linked = call.names("properties"), call.names("associations")
         results = [self._with_links(store, r, self._view(store, r, names, history), linked) for r in records]
@@ -117,7 +117,7 @@ class ObjectApi:
     def get(self, call: Call) -> Answer:
         store = self._store(call)
         record = store.resolve(call.path["id"], call.query.get("idProperty"))
-        if call.query.get("archived") == "true":
+        if call.flag("archived"):
             record = store.archived.get(int(call.path["id"])) if call.path["id"].isdecimal() else None
         if record is None:
             raise not_found(
@@ -170,7 +170,7 @@ class ObjectApi:
         _known_unique(store, id_property)
         names = [str(n) for n in field_of(call.body, "properties", list, []) or []]
         history = [str(n) for n in field_of(call.body, "propertiesWithHistory", list, []) or []]
-        archived = call.query.get("archived") == "true"
+        archived = call.flag("archived")
         results, missing = [], []
         for item in inputs:
             identifier = str(field_of(item, "id", str))

@@ -204,7 +204,7 @@ class PreferencesApi:
         changed = address not in self.held.left_all
         self.held.left_all.setdefault(address, self.account.now_ms())
         self.account.show_preferences(address)
-        if call.query.get("verbose") != "true":
+        if not call.flag("verbose"):
             return self._answer([])
         reason = "UNSUBSCRIBE_FROM_ALL_OCCURRED" if changed else "NO_STATUS_CHANGE"
         return self._answer([self.held.as_json(address, n, reason) for n in self.held.definitions])

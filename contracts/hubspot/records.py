@@ -154,13 +154,13 @@ class ObjectStore:
     def _index(self, record: Record) -> None:
         self.version += 1
         insort(self.by_updated, (record.updated_ms, record.number))
-        for name, value in self._unique_values(record):
+        for name, value in self.claims(record.properties):
             self.unique[name][value] = record.number
 
     def _unindex(self, record: Record) -> None:
         self.version += 1
         del self.by_updated[bisect_left(self.by_updated, (record.updated_ms, record.number))]
-        for name, value in self._unique_values(record):
+        for name, value in self.claims(record.properties):
             if self.unique[name].get(value) == record.number:
                 del self.unique[name][value]
 
@@ -183,12 +183,13 @@ class ObjectStore:
             versions.append(Version(record.properties[name], record.created_ms, record.author))
         versions.insert(0, version)
 
-    def _unique_values(self, record: Record) -> Iterator[tuple[str, str]]:
+    def claims(self, values: dict[str, str]) -> Iterator[tuple[str, str]]:
+        """What these values would hold for one record alone: (unique property, value), further addresses included."""
         for name in self.unique:
-            if name in record.properties:
-                yield name, record.properties[name]
-        if "email" in self.unique:
-            for address in record.properties.get("hs_additional_emails", "").split(";"):
+            if values.get(name):
+                yield name, values[name]
+        if self.kind.name == "contacts":
+            for address in values.get("hs_additional_emails", "").split(";"):
                 if address:
                     yield "email", address
 

@@ -53,11 +53,14 @@ class Recorder:
                 status = message["status"]
             else:
                 body.extend(message.get("body", b""))
+                if not message.get("more_body"):
+                    answer = json.loads(body) if body else None  # judged before the client goes on
+                    self.problems += self.conformance.answer_errors(
+                        scope["method"], scope["path"], status, answer
+                    )
             await send(message)
 
         await self.inner(scope, receive, read_along)
-        answer = json.loads(body) if body else None
-        self.problems += self.conformance.answer_errors(scope["method"], scope["path"], status, answer)
 
 
 Serve = Callable[[Sandbox, Conformance], Any]

@@ -313,8 +313,9 @@ class Conformance:
 
     def __post_init__(self) -> None:
         every = [
-            (re.compile("^" + re.sub(r"\\\{[^}]*\\\}", "[^/]+", re.escape(path.rstrip("/"))) + "/?$"), path)
-            for path in self.contract["paths"]
+            (re.compile("^" + re.sub(r"\\\{[^}]*\\\}", "[^/]+", re.escape(name.rstrip("/"))) + "/?$"), path)
+            for path, item in self.contract["paths"].items()
+            for name in {path, item.get("x-vendor-path", path)}
         ]
         self.templates = sorted(every, key=lambda pair: pair[1].count("{"))
 

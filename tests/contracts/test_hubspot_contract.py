@@ -155,7 +155,7 @@ def test_the_sandbox_offers_nothing_beside_the_contract() -> None:
         for route in HubSpotSandbox().routes()
         for method in route.methods - {"HEAD"}  # type: ignore[attr-defined]
     }
-    assert offered - by_type - known == {("get", "/oauth/authorize")}  # a page for people, not API
+    assert offered - by_type - known == set()
 
 
 def test_the_validator_sees_what_is_wrong_with_an_answer() -> None:
