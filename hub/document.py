@@ -106,7 +106,11 @@ def load(file: Path, text: str | None = None) -> Document:
     except (YAMLError, ValueError, RecursionError) as error:
         what = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise Problems([Problem(Position(file, 1, 1), f"is no YAML: {what}", "mend the YAML")]) from None
-    return Document(file, _plain(marked), marked, text)
+    try:
+        data = _plain(marked)
+    except RecursionError:
+        raise Problems([Problem(Position(file, 1, 1), "an alias contains itself", "write the values out")]) from None
+    return Document(file, data, marked, text)
 
 
 def _words(error: Any) -> str:
