@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import msgspec
-
 from contracts.hubspot.answers import Json, Refusal, bad_request, invalid_values, iso, not_found, to_ms
 from contracts.hubspot.associations import Links
+from contracts.hubspot.derived import addresses_of, default_pipeline, merged_addresses
 from contracts.hubspot.kinds import ALIASES, KINDS, LIFECYCLE, Kind
 from contracts.hubspot.preferences import Preferences
 from contracts.hubspot.properties import ValueProblem, appended, normalise
@@ -51,7 +50,7 @@ class Account:
         for store in self.objects.values():
             name = f"{store.kind.singular}information"
             store.groups[name] = {"name": name, "label": name, "displayOrder": 0, "archived": False}
-        self.pipelines["default"] = _default_pipeline(now)
+        self.pipelines["default"] = default_pipeline(now)
 
     def now_ms(self) -> int:
         return to_ms(self.clock.now())
@@ -137,7 +136,7 @@ class Account:
         if accepted.get("hs_additional_emails"):
             accepted["hs_additional_emails"] = accepted["hs_additional_emails"].lower()
         if accepted.get("hs_email_headers"):
-            accepted |= _addresses_of(accepted["hs_email_headers"])
+            accepted |= addresses_of(accepted["hs_email_headers"])
 
     def _refuse_taken(self, store: ObjectStore, values: dict[str, str], own: int | None) -> None:
         for name, value in store.claims(values):
@@ -262,7 +261,7 @@ class Account:
         ]
         held["hs_merged_object_ids"] = ";".join([*merged_ids, primary.id, other.id])
         if store.kind.name == "contacts":
-            held |= _merged_addresses(primary, other)
+            held |= merged_addresses(primary, other)
             held["hs_calculated_merged_vids"] = f"{primary.id}:{now};{other.id}:{now}"
         for old in (primary, other):
             store.remove(old)
@@ -287,57 +286,3 @@ class Account:
         self.links.hand_over(kind.name, number, successor)
         for tell in self.on_removed:
             tell(kind, number, successor)
-
-
-def _merged_addresses(primary: Record, other: Record) -> dict[str, str]:
-    main = primary.properties.get("email") or other.properties.get("email", "")
-    every: Iterable[str] = (
-        address
-        for r in (primary, other)
-        for address in [
-            r.properties.get("email", ""),
-            *r.properties.get("hs_additional_emails", "").split(";"),
-        ]
-    )
-    others = list(dict.fromkeys(a for a in every if a and a != main))
-    return ({"email": main} if main else {}) | ({"hs_additional_emails": ";".join(others)} if others else {})
-
-
-def _addresses_of(headers: str) -> dict[str, str]:
-    try:
-        parts = msgspec.json.decode(headers)
-        found = {"hs_email_from_email": parts.get("from", {}).get("email", "")}
-        found["hs_email_to_email"] = ";".join(p.get("email", "") for p in parts.get("to", []))
-    except (msgspec.DecodeError, AttributeError, TypeError):
-        raise bad_request("hs_email_headers must be JSON text with from, to, cc and bcc") from None
-    return found
-
-
-def _default_pipeline(now: str) -> Json:
-    stages = (
-        ("appointmentscheduled", "Trial", "0.2"),
-        ("qualifiedtobuy", "Qualified to buy", "0.4"),
-        ("contractsent", "Contract sent", "0.8"),
-        ("closedwon", "Won", "1.0"),
-        ("closedlost", "Lost", "0.0"),
-    )
-    return {
-        "id": "default",
-        "label": "Sales pipeline",
-        "displayOrder": 0,
-        "archived": False,
-        "createdAt": now,
-        "updatedAt": now,
-        "stages": [
-            {
-                "id": stage,
-                "label": label,
-                "displayOrder": order,
-                "metadata": {"isClosed": str(chance in ("1.0", "0.0")).lower(), "probability": chance},
-                "archived": False,
-                "createdAt": now,
-                "updatedAt": now,
-            }
-            for order, (stage, label, chance) in enumerate(stages)
-        ],
-    }

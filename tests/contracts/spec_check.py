@@ -24,7 +24,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jsonschema import Draft202012Validator, FormatChecker
+from jsonschema import Draft202012Validator, FormatChecker  # type: ignore[import-untyped]
 from ruamel.yaml import YAML
 
 Json = dict[str, Any]
@@ -299,7 +299,7 @@ def _types(schema: Json) -> set[str]:
 FORMATS = FormatChecker(formats=())
 
 
-@FORMATS.checks("date-time", raises=ValueError)
+@FORMATS.checks("date-time", raises=ValueError)  # type: ignore[untyped-decorator]
 def _is_instant(value: object) -> bool:
     return not isinstance(value, str) or datetime.fromisoformat(value).tzinfo is not None
 
@@ -317,7 +317,7 @@ class Conformance:
             for path, item in self.contract["paths"].items()
             for name in {path, item.get("x-vendor-path", path)}
         ]
-        self.templates = sorted(every, key=lambda pair: pair[1].count("{"))
+        self.templates: list[tuple[re.Pattern[str], str]] = sorted(every, key=lambda pair: pair[1].count("{"))
 
     def template(self, method: str, path: str) -> str | None:
         """The path of the contract that a request falls under; fixed parts win over parameters."""

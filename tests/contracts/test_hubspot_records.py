@@ -345,7 +345,7 @@ def assert_whole(store: ObjectStore) -> None:
     """Every index says the same as the records themselves."""
     assert store.order == sorted(store.live)
     assert store.by_updated == sorted((r.updated_ms, r.number) for r in store.live.values())
-    owned = {}
+    owned: dict[str, int] = {}
     for record in store.live.values():
         addresses = [
             record.properties.get("email", ""),

@@ -167,7 +167,7 @@ def test_equal_instants_over_the_wall_need_the_id_as_second_key(serve_recorded: 
             case.sandbox.account.create("companies", {"name": str(n)})
         instant = str(to_ms(case.clock.now()))
         window = where("hs_lastmodifieddate", "BETWEEN", value=instant, highValue=instant)
-        by_id = {
+        by_id: Json = {
             "kind": "companies",
             "limit": 200,
             "sorts": [{"propertyName": "hs_object_id", "direction": "ASCENDING"}],
