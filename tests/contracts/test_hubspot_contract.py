@@ -179,3 +179,23 @@ def test_the_validator_sees_what_is_wrong_with_an_answer() -> None:
         assert any(told in e for e in errors), errors
     assert held.answer_errors("GET", "/crm/v3/objects/tickets", 200, {}) != []
     assert held.request_errors("POST", f"{CONTACTS}/merge", {"primaryObjectId": "1"}) != []
+
+
+def test_no_key_of_the_contract_lost_its_value() -> None:
+    """An unquoted comma inside `{description: ...}` makes a key of the rest of the sentence."""
+
+    def empty(node: object, place: str) -> list[str]:
+        if isinstance(node, dict):
+            return [
+                p
+                for k, v in node.items()
+                for p in ([f"{place}/{k}"] if v is None else empty(v, f"{place}/{k}"))
+            ]
+        return (
+            [p for n, v in enumerate(node) for p in empty(v, f"{place}/{n}")]
+            if isinstance(node, list)
+            else []
+        )
+
+    assert empty(CONTRACT, "") == []
+    assert empty({"a": [{"b": None}]}, "") == ["/a/0/b"]
