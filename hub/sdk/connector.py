@@ -19,6 +19,7 @@ from hub.model import Outcome, Push, Record, Rejected, VendorField
 
 if TYPE_CHECKING:
     from hub.sdk.http import Http
+    from hub.sdk.oauth import TokenStore
 
 Cursor = dict[str, Any]
 """Where a stream resumes: JSON values only. An empty cursor means from the beginning."""
@@ -108,11 +109,12 @@ class Finding:
 
 @dataclass(frozen=True)
 class Context:
-    """What the hub hands to a connector: a ready HTTP client, the time, and what a purpose is called over there."""
+    """What the hub hands to a connector: HTTP with the account's quota (`http.configured(...)` adds the vendor's
+    host and credentials), the time, where tokens are kept, and which of the vendor's fields the mapping needs."""
 
     http: Http
     clock: Clock
-    subscriptions: Mapping[str, str] = field(default_factory=dict)  # hub purpose -> vendor's subscription id
+    tokens: TokenStore
     fields: Mapping[str, Sequence[str]] = field(
         default_factory=dict
     )  # object -> the vendor fields that are mapped
@@ -128,12 +130,12 @@ class Connector(Generic[SettingsT]):
 
     def __init__(self, name: str, settings: SettingsT, context: Context) -> None:
         self.name, self.settings, self.context = name, settings, context
-        self.http, self.clock = context.http, context.clock
+        self.clock = context.clock
+        self.http = self.connect(context.http)
 
-    @classmethod
-    async def open(cls, name: str, settings: SettingsT, context: Context) -> Connector[SettingsT]:
-        """Build the connector; override to configure authentication on `context.http` first."""
-        return cls(name, settings, context)
+    def connect(self, http: Http) -> Http:
+        """The client for this vendor: override to give it host, credentials, limits and the reading of errors."""
+        return http
 
     async def test(self) -> list[Finding]:
         """Ask the vendor whether credentials, scopes and fields suffice."""

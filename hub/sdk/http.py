@@ -225,20 +225,59 @@ class Http:
         raise Retry("no attempt was made", where=path)  # attempts < 1
 
     async def in_thread(
-        self, work: Callable[[], T], *, scope: str = "", cost: int = 1, timeout_seconds: float = 60.0
+        self,
+        work: Callable[[str], T],
+        *,
+        translate: Callable[[Exception], VendorError | None],
+        scope: str = "",
+        repeatable: bool = False,
+        timeout_seconds: float = 60.0,
+        attempts: int = ATTEMPTS,
     ) -> T:
-        """Run a vendor's synchronous SDK in a thread, within the quota and a time-out."""
-        await admit(
-            self.quota, self.account, self.limits, scope=scope, cost=cost, share=self.share, sleep=self.sleep
-        )
-        self.stats.calls += 1
-        try:
-            async with asyncio.timeout(timeout_seconds):
-                return await asyncio.to_thread(work)
-        except TimeoutError:
-            raise Unclear(
-                f"no answer within {timeout_seconds:.0f} s", code="TIMEOUT", where=self.account
-            ) from None
+        """Run a vendor's synchronous SDK in a thread, with the same quota, token renewal and retries as `request`.
+
+        `work` gets the Authorization header's value. `translate` reads the SDK's exceptions; what it does not
+        know is raised as it is.
+        """
+        renewed = False
+        for attempt in range(1, attempts + 1):
+            await admit(
+                self.quota, self.account, self.limits, scope=scope, share=self.share, sleep=self.sleep
+            )
+            credentials = dict(await self.auth.headers()) if self.auth else {}
+            self.stats.calls += 1
+            try:
+                async with asyncio.timeout(timeout_seconds):
+                    return await asyncio.to_thread(work, credentials.get("Authorization", ""))
+            except TimeoutError:
+                failure: VendorError = Unclear(
+                    f"no answer within {timeout_seconds:.0f} s", code="TIMEOUT", where=self.account
+                )
+            except Exception as error:
+                known = error if isinstance(error, VendorError) else translate(error)
+                if known is None:
+                    raise
+                failure = known
+            self.stats.by_status[failure.status] += 1
+            if failure.status == 401 and not renewed and self.auth and await self.auth.renew():
+                renewed = True
+                continue
+            if isinstance(failure, QuotaExhausted):
+                await self.quota.pause(
+                    self.account, "vendor", failure.retry_after_seconds or 60.0, failure.message
+                )
+                raise failure
+            again = isinstance(failure, Retry) or (isinstance(failure, Unclear) and repeatable)
+            pause = self._pause(attempt, failure)
+            if not again or attempt == attempts or pause > MAX_PAUSE_SECONDS:
+                raise (
+                    Retry(failure.message, code=failure.code)
+                    if again and isinstance(failure, Unclear)
+                    else failure
+                )
+            self.stats.retries += 1
+            await self.sleep(pause)
+        raise Retry("no attempt was made", where=self.account)
 
     async def _once(
         self,
