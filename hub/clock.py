@@ -8,6 +8,7 @@ the database's own clock and never ask this module.
 from __future__ import annotations
 
 import os
+import re
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -84,3 +85,22 @@ def from_environment() -> Clock:
     if setting.startswith("stepped:"):
         return SteppedClock(Path(setting.removeprefix("stepped:")))
     return SystemClock()
+
+
+UNITS = {
+    "s": 1, "second": 1, "seconds": 1,
+    "m": 60, "min": 60, "minute": 60, "minutes": 60,
+    "h": 3600, "hour": 3600, "hours": 3600,
+    "d": 86400, "day": 86400, "days": 86400,
+    "w": 604800, "week": 604800, "weeks": 604800,
+}  # fmt: skip
+
+
+def parse_duration(value: object) -> object:
+    """`90s`, `5m`, `3 days`, `1 week` -> timedelta. Raises ValueError with the words to use."""
+    if isinstance(value, timedelta):
+        return value
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]+)\s*", str(value))
+    if not match or match[2] not in UNITS:
+        raise ValueError(f"{value!r} is no duration; write for example 90s, 5m, 2 hours, 3 days or 1 week")
+    return timedelta(seconds=float(match[1]) * UNITS[match[2]])

@@ -2,30 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from datetime import timedelta
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-UNITS = {
-    "s": 1, "second": 1, "seconds": 1,
-    "m": 60, "min": 60, "minute": 60, "minutes": 60,
-    "h": 3600, "hour": 3600, "hours": 3600,
-    "d": 86400, "day": 86400, "days": 86400,
-    "w": 604800, "week": 604800, "weeks": 604800,
-}  # fmt: skip
-
-
-def parse_duration(value: object) -> object:
-    """`90s`, `5m`, `3 days`, `1 week` -> timedelta. Raises ValueError with the words to use."""
-    if isinstance(value, timedelta):
-        return value
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]+)\s*", str(value))
-    if not match or match[2] not in UNITS:
-        raise ValueError(f"{value!r} is no duration; write for example 90s, 5m, 2 hours, 3 days or 1 week")
-    return timedelta(seconds=float(match[1]) * UNITS[match[2]])
-
+from hub.clock import parse_duration
 
 Duration = Annotated[timedelta, BeforeValidator(parse_duration, json_schema_input_type=str)]
 
@@ -42,8 +24,12 @@ class ConnectionSection(Section):
     model_config = ConfigDict(extra="allow", frozen=True)
 
     connector: str = Field(description="name of the connector, see `hub connectors`")
-    mapping: str | None = Field(None, description="mapping file that extends the shipped one, relative to hub.yaml")
-    account: str | None = Field(None, description="connections that share one vendor account share its quotas under this name")
+    mapping: str | None = Field(
+        None, description="mapping file that extends the shipped one, relative to hub.yaml"
+    )
+    account: str | None = Field(
+        None, description="connections that share one vendor account share its quotas under this name"
+    )
 
     @property
     def own(self) -> dict[str, Any]:
@@ -62,7 +48,9 @@ class SyncSection(Section):
 class ListSection(Section):
     """A dynamic list: everybody for whom `where` is true."""
 
-    where: str = Field(description="a SQL condition over contact fields, e.g. country = 'DE' AND has_deal(stage => 'trial')")
+    where: str = Field(
+        description="a SQL condition over contact fields, e.g. country = 'DE' AND has_deal(stage => 'trial')"
+    )
     description: str = ""
 
 
@@ -110,7 +98,9 @@ Step = Send | Wait | When | SetFields
 
 class Enter(Section):
     list: str
-    again: Literal["once", "each_time"] = Field("once", description="may a person who joins the list again enter again?")
+    again: Literal["once", "each_time"] = Field(
+        "once", description="may a person who joins the list again enter again?"
+    )
 
 
 class Leave(Section):
@@ -150,7 +140,9 @@ class PurposeSection(Section):
     title: str
     basis: Literal["opt_out", "opt_in"] = Field("opt_out", description="opt_in: only with a recorded consent")
     marketing: bool = True
-    subscriptions: dict[str, str] = Field(default_factory=dict, description="connection -> the vendor's subscription id")
+    subscriptions: dict[str, str] = Field(
+        default_factory=dict, description="connection -> the vendor's subscription id"
+    )
 
 
 class WebSection(Section):
@@ -158,19 +150,24 @@ class WebSection(Section):
 
     host: str = "127.0.0.1"
     port: int = Field(8025, ge=0, le=65535)
-    public_url: str = Field("http://127.0.0.1:8025", description="base of tracking, unsubscribe and webhook URLs")
+    public_url: str = Field(
+        "http://127.0.0.1:8025", description="base of tracking, unsubscribe and webhook URLs"
+    )
 
 
 class BouncesSection(Section):
     """Where delivery status notifications come in."""
 
-    return_path: str = Field("bounce@localhost", description="return path; becomes bounce+TOKEN@domain for each mail")
+    return_path: str = Field(
+        "bounce@localhost", description="return path; becomes bounce+TOKEN@domain for each mail"
+    )
     maildir: str | None = Field(None, description="a Maildir folder that the mail server delivers bounces to")
 
 
 class ResultsSection(Section):
     delivered_after: Duration = Field(
-        timedelta(hours=24), description="an accepted mail without a failure report by then counts as delivered"
+        timedelta(hours=24),
+        description="an accepted mail without a failure report by then counts as delivered",
     )
 
 

@@ -1,0 +1,155 @@
+"""The functions of the rule language: for each its arguments, and the SQL that answers it for the contact `c`.
+
+Each writer gets the arguments as checked Python values and a `Values` that turns them into parameters; so no
+text of a rule ever becomes SQL.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from hub.model import FieldType
+
+
+class Values:
+    """Collects a rule's values as named parameters."""
+
+    def __init__(self) -> None:
+        self.named: dict[str, Any] = {}
+
+    def __call__(self, value: Any) -> str:
+        """The placeholder of a value."""
+        name = f"p{len(self.named)}"
+        self.named[name] = value
+        return f"%({name})s"
+
+
+NOW = "%(now)s::timestamptz"
+"""The hub's time, given when the rule is run; never the database's clock."""
+
+Writer = Callable[[Mapping[str, Any], Values], str]
+
+
+@dataclass(frozen=True)
+class Argument:
+    """`kind` is text, number or duration; `names` says what a text must name: list, message, purpose or segment."""
+
+    kind: str = "text"
+    required: bool = False
+    names: str = ""
+
+
+@dataclass(frozen=True)
+class Function:
+    """A function that is true or false of a contact. The first argument may be given without its name."""
+
+    arguments: Mapping[str, Argument]
+    write: Writer
+    help: str = ""
+    first: str = field(default="")
+
+
+def _deal(given: Mapping[str, Any], value: Values) -> str:
+    tests = ["d.contact_id = c.id"]
+    for name in ("stage", "pipeline", "name", "owner", "currency"):
+        if name in given:
+            tests.append(f"lower(d.{name}) = lower({value(given[name])})")
+    if "amount_over" in given:
+        tests.append(f"d.amount > {value(given['amount_over'])}")
+    if "amount_under" in given:
+        tests.append(f"d.amount < {value(given['amount_under'])}")
+    if "within" in given:
+        tests.append(f"d.created_at > {NOW} - {value(given['within'])}::interval")
+    return f"EXISTS (SELECT FROM contact_deal d WHERE {' AND '.join(tests)})"
+
+
+def _segment(given: Mapping[str, Any], value: Values) -> str:
+    tests = ["s.contact_id = c.id", f"s.name = {value(given['name'])}"]
+    if "connection" in given:
+        tests.append(f"s.connection = {value(given['connection'])}")
+    return f"EXISTS (SELECT FROM contact_segment s WHERE {' AND '.join(tests)})"
+
+
+def _list(given: Mapping[str, Any], value: Values) -> str:
+    return (
+        "EXISTS (SELECT FROM list_member m JOIN list l ON l.id = m.list_id "
+        f"WHERE m.contact_id = c.id AND l.name = {value(given['name'])})"
+    )
+
+
+def _event(kind: str) -> Writer:
+    def write(given: Mapping[str, Any], value: Values) -> str:
+        tests = ["e.contact_id = c.id", f"e.kind = {value(kind)}"]
+        if "message" in given:
+            tests.append(f"v.message = {value(given['message'])}")
+        if "within" in given:
+            tests.append(f"e.occurred_at > {NOW} - {value(given['within'])}::interval")
+        return f"EXISTS (SELECT FROM event e JOIN delivery v ON v.id = e.delivery_id WHERE {' AND '.join(tests)})"
+
+    return write
+
+
+def _consented(given: Mapping[str, Any], value: Values) -> str:
+    purpose = value(given["purpose"])
+    return (
+        "EXISTS (SELECT FROM consent y WHERE y.email_hash = address_hash(c.email) AND y.status = 'in' "
+        f"AND y.purpose IN ({purpose}, '*') AND NOT EXISTS (SELECT FROM consent n WHERE n.email_hash = y.email_hash "
+        f"AND n.status = 'out' AND n.purpose IN ({purpose}, '*') AND n.at >= y.at))"
+    )
+
+
+def _opted_out(given: Mapping[str, Any], value: Values) -> str:
+    purposes = f"({value(given['purpose'])}, '*')" if "purpose" in given else "('*')"
+    return (
+        "EXISTS (SELECT FROM consent n WHERE n.email_hash = address_hash(c.email) AND n.status = 'out' "
+        f"AND n.purpose IN {purposes} AND NOT EXISTS (SELECT FROM consent y WHERE y.email_hash = n.email_hash "
+        f"AND y.status = 'in' AND y.purpose IN {purposes} AND y.at > n.at AND y.proof <> ''))"
+    )
+
+
+_MAIL = {"message": Argument(names="message"), "within": Argument("duration")}
+_NAME = Argument(required=True)
+
+FUNCTIONS: dict[str, Function] = {
+    "has_deal": Function(
+        {
+            **{name: Argument() for name in ("stage", "pipeline", "name", "owner", "currency")},
+            "amount_over": Argument("number"),
+            "amount_under": Argument("number"),
+            "within": Argument("duration"),
+        },
+        _deal,
+        "has an open record of a deal with all of these",
+        "stage",
+    ),
+    "in_segment": Function(
+        {"name": Argument(required=True, names="segment"), "connection": Argument()},
+        _segment,
+        "is in a segment of a CRM",
+        "name",
+    ),
+    "in_list": Function({"name": Argument(required=True, names="list")}, _list, "is on another list", "name"),
+    "received": Function(_MAIL, _event("sent"), "was sent a message", "message"),
+    "opened": Function(_MAIL, _event("opened"), "opened a message", "message"),
+    "clicked": Function(_MAIL, _event("clicked"), "clicked in a message", "message"),
+    "bounced": Function(_MAIL, _event("bounced"), "a message to them bounced", "message"),
+    "unsubscribed": Function(_MAIL, _event("unsubscribed"), "unsubscribed by a message", "message"),
+    "consented": Function(
+        {"purpose": Argument(required=True, names="purpose")},
+        _consented,
+        "has a recorded opt-in that stands",
+        "purpose",
+    ),
+    "opted_out": Function({"purpose": Argument(names="purpose")}, _opted_out, "has opted out", "purpose"),
+}
+RELATIVE = frozenset({"within"})
+
+SCALARS: dict[str, tuple[FieldType, FieldType, str]] = {
+    "lower": (FieldType.TEXT, FieldType.TEXT, "lower({})"),
+    "upper": (FieldType.TEXT, FieldType.TEXT, "upper({})"),
+    "length": (FieldType.TEXT, FieldType.NUMBER, "length({})"),
+    "days_since": (FieldType.TIME, FieldType.NUMBER, "extract(epoch FROM " + NOW + " - {}) / 86400.0"),
+}
+"""name -> (type of the argument, type of the answer, SQL)."""
