@@ -123,7 +123,7 @@ def sync(place: Place, connection: str | None, full: bool, push: bool) -> None:
     from hub.jobs import stages
 
     async def go(runtime: Any) -> list[dict[str, Any]]:
-        return await stages.sync_now(runtime, connection, full=full, push=push)
+        return await stages.sync_now(runtime, connection, full=full, push_too=push)
 
     with bars(quiet=place.as_json) as progress:
         runs = place.run(go, progress=progress)

@@ -3,50 +3,222 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import hashlib
 import os
 import secrets
 import socket
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hub import mapping as mappings
-from hub import rules
 from hub.clock import Clock, from_environment
-from hub.config import Config
-from hub.config.settings import Settings
-from hub.errors import ConfigError
+from hub.config import Config, load
+from hub.document import load as load_document
+from hub.errors import HubError, SecretError
 from hub.jobs.wake import Bell
-from hub.mail.compose import Composer
-from hub.mail.relays import RelayPool
-from hub.model import DEAL_FIELDS, HubField
 from hub.results.plan import Target
+from hub.rules import Catalog
 from hub.sdk import registry
 from hub.sdk.connector import Connector, Context
 from hub.sdk.http import Http
+from hub.sdk.quota import PULL_SHARE
+from hub.sdk.relay import Relay
 from hub.signing import Signer
 from hub.store.database import Database
 from hub.store.quotas import PostgresQuota
 from hub.store.tokens import PostgresTokens
 from hub.sync.pull import Progress
 
+if TYPE_CHECKING:
+    from hub.config.settings import Settings
+    from hub.mail.compose import Composer
+
 
 @dataclass
 class Runtime:
-    """Built by `opened`; `connector` and `mapping` open a connection's parts when first asked for."""
+    """Built by `opened`. A connection's connector and mapping are made when first asked for and kept."""
 
     config: Config
     db: Database
     clock: Clock
     bell: Bell
-    signer: Signer
-    token_keys: list[bytes]
+    keys: list[bytes]
     progress: Progress | None = None
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
-    worker: str = field(default_factory=lambda: f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}")
-    _connectors: dict[str, Connector[Any]] = field(default_factory=dict)
-    _mappings: dict[str, mappings.Mapping | None] = field(default_factory=dict)
-    _opening: asyncio.Lock = field(default_factory=asyncio.Lock)
+    worker: str = field(
+        default_factory=lambda: f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
+    )
+    _connectors: dict[tuple[str, bool], Connector[Any]] = field(default_factory=dict)
+    _mappings: dict[str, mappings.Mapping] = field(default_factory=dict)
+
+    @property
+    def settings(self) -> Settings:
+        return self.config.settings
+
+    @cached_property
+    def signer(self) -> Signer:
+        """Signs links and return paths; its key is derived, so that it differs from the one that seals tokens."""
+        return Signer(hashlib.sha256(b"mailyard links" + self.keys[-1]).digest())
+
+    @cached_property
+    def maildir(self) -> Path | None:
+        """Where delivery reports come in."""
+        given = self.settings.bounces.maildir
+        return self.config.base_dir / given if given else None
+
+    @cached_property
+    def composer(self) -> Composer:
+        from hub.mail.compose import Composer
+
+        return Composer(
+            self.settings,
+            self.config.base_dir,
+            self.signer,
+            contact_fields=frozenset(self.catalog.contact_fields),
+        )
+
+    @cached_property
+    def relays(self) -> dict[str, Relay]:
+        """The configured relays in their order."""
+        kinds = registry.relays()
+        found: dict[str, Relay] = {}
+        for name, section in self.settings.relays.items():
+            kind = kinds.get(section.connector)
+            if kind is None:
+                raise HubError(
+                    f"relay {name}: unknown connector {section.connector!r}", "see `hub connectors`"
+                )
+            own = kind.Settings.model_validate(self.config.own(section.own))
+            found[name] = kind(name, own)
+        return found
+
+    @cached_property
+    def catalog(self) -> Catalog:
+        """What rules may name. Fields are those of all mappings together."""
+        fields = dict(Catalog().contact_fields)
+        for name in self.settings.connections:
+            fields.update(self.mapping(name).contact_fields)
+        s = self.settings
+        return Catalog(fields, frozenset(s.lists), frozenset(s.messages), frozenset(s.purposes))
+
+    @property
+    def purposes(self) -> dict[str, bool]:
+        """purpose -> whether it needs an opt-in."""
+        return {name: section.basis == "opt_in" for name, section in self.settings.purposes.items()}
+
+    @cached_property
+    def targets(self) -> list[Target]:
+        """Who is told of results and opt-outs."""
+        found = []
+        for name, section in self.settings.sync.items():
+            kind = registry.connectors()[self.settings.connections[name].connector]
+            subscriptions = {
+                purpose: p.subscriptions[name]
+                for purpose, p in self.settings.purposes.items()
+                if name in p.subscriptions
+            }
+            found.append(
+                Target(
+                    name,
+                    results="results" in section.push,
+                    consent="consent" in section.push,
+                    needs_contact=kind.manifest.needs_contact,
+                    subscriptions=subscriptions,
+                )
+            )
+        return found
+
+    async def connector(self, name: str, *, pulling: bool = False) -> Connector[Any]:
+        """A connection's connector. One that pulls leaves room in long quotas for pushes and webhooks."""
+        if (name, pulling) not in self._connectors:
+            section = self.settings.connections.get(name)
+            if section is None:
+                raise HubError(
+                    f"there is no connection {name!r}",
+                    f"hub.yaml has {', '.join(self.settings.connections) or 'none'}",
+                )
+            kind = registry.connectors().get(section.connector)
+            if kind is None:
+                raise HubError(
+                    f"connection {name}: unknown connector {section.connector!r}", "see `hub connectors`"
+                )
+            http = Http(
+                quota=PostgresQuota(self.db),
+                account=section.account or name,
+                share=PULL_SHARE if pulling else 1.0,
+            )
+            mapped = self.mapping(name)
+            context = Context(
+                http=http,
+                clock=self.clock,
+                tokens=PostgresTokens(self.db, self.keys),
+                fields={
+                    object: mapped.vendor_fields(object)
+                    for object in ("contact", "deal")
+                    if mapped.entries[object]
+                },
+            )
+            settings = kind.Settings.model_validate(self.config.own(section.own))
+            self._connectors[name, pulling] = kind(name, settings, context)
+        return self._connectors[name, pulling]
+
+    def mapping(self, name: str) -> mappings.Mapping:
+        """A connection's mapping: the shipped one, extended by the admin's own file."""
+        if name not in self._mappings:
+            section = self.settings.connections[name]
+            documents = [mappings.shipped(section.connector, registry.module(section.connector))]
+            if section.mapping:
+                documents.append(load_document(self.config.base_dir / section.mapping))
+            self._mappings[name] = mappings.build([d for d in documents if d is not None])
+        return self._mappings[name]
+
+    async def close(self) -> None:
+        for connector in self._connectors.values():
+            await connector.http.close()
+        await self.bell.close()
+
+
+@asynccontextmanager
+async def opened(
+    config_file: Path,
+    environ: Mapping[str, str],
+    *,
+    clock: Clock | None = None,
+    progress: Progress | None = None,
+) -> AsyncIterator[Runtime]:
+    """A hub ready to work. `environ` names the servers and keys, and holds what hub.yaml refers to."""
+    config = load(config_file, environ)
+    async with AsyncExitStack() as stack:
+        db = await stack.enter_async_context(Database(environ["HUB_DATABASE_URL"]))
+        runtime = Runtime(
+            config,
+            db,
+            clock or from_environment(),
+            Bell(environ["HUB_REDIS_URL"]),
+            _keys(environ),
+            progress=progress,
+        )
+        stack.push_async_callback(runtime.close)
+        yield runtime
+
+
+def _keys(environ: Mapping[str, str]) -> list[bytes]:
+    """Fernet keys: the first seals, all open; the last signs links, so that a new first key breaks no link in the post."""
+    keys = [key.strip().encode() for key in environ.get("HUB_SECRET_KEY", "").split(",") if key.strip()]
+    if not keys:
+        raise SecretError("HUB_SECRET_KEY is not set", "set it to one or more Fernet keys, comma-separated")
+    for number, key in enumerate(keys, 1):
+        try:
+            valid = len(base64.urlsafe_b64decode(key)) == 32
+        except ValueError:
+            valid = False
+        if not valid:
+            raise SecretError(
+                f"key {number} in HUB_SECRET_KEY is no Fernet key", "use 32 bytes in URL-safe base64"
+            )
+    return keys

@@ -1,18 +1,20 @@
 """What each kind of work does, and which kinds follow from it. The only place where the five stages meet.
 
-    pull, inbox -> lists -> funnels -> mail -> results -> push
-                     ^------------ reports, web ----'
+pull, inbox -> lists -> funnels -> mail -> results -> push
+                 ^------------ reports, web ----'
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Any
 
 from hub import funnels, lists
+from hub.errors import HubError
 from hub.jobs.runtime import Runtime
 from hub.jobs.wake import Wake
-from hub.mail import send
+from hub.mail.send import Sender
 from hub.results import plan, reports
 from hub.store import backlog, events
 from hub.sync import inbox, pull, push
@@ -43,8 +45,8 @@ async def waiting(runtime: Runtime) -> list[backlog.Waiting]:
             delivered_after=runtime.settings.results.delivered_after,
             schedule={name: (s.every, s.pull) for name, s in runtime.settings.sync.items()},
         )
-    known = {name for name, section in runtime.settings.sync.items() if section.push}
-    found = [w for w in found if w.kind not in ("push", "inbox") or w.key in known or w.key in runtime.settings.connections]
+    # What waits for a connection that hub.yaml no longer has, waits on.
+    found = [w for w in found if w.kind not in ("push", "inbox") or w.key in runtime.settings.connections]
     if runtime.maildir and (unread := reports.unread(runtime.maildir)):
         found.append(backlog.Waiting("reports", "", unread))
     return found
@@ -52,7 +54,7 @@ async def waiting(runtime: Runtime) -> list[backlog.Waiting]:
 
 async def _pull(runtime: Runtime, key: str) -> Done:
     connection, stream = key.split("/")
-    connector = await runtime.connector(connection)
+    connector = await runtime.connector(connection, pulling=True)
     pulled = await pull.pull(
         runtime.db, runtime.clock, connector, runtime.mapping(connection), stream, progress=runtime.progress
     )
@@ -74,16 +76,18 @@ async def _funnels(runtime: Runtime, key: str) -> Done:
     advanced = await funnels.advance(
         runtime.db, runtime.clock, runtime.settings.funnels, runtime.catalog, runtime.settings.messages
     )
-    wakes = [Wake("mail")] if advanced.sent else []
-    wakes += [Wake("push", name) for name, section in runtime.settings.sync.items() if "fields" in section.push and advanced.set]
-    return Done(advanced.worked, tuple(wakes))
+    wakes = [Wake("mail")] if advanced.mails else []
+    wakes += [Wake("push", connection) for connection in sorted(advanced.writes)]
+    return Done(advanced.entered + advanced.taken, tuple(wakes))
 
 
 async def _mail(runtime: Runtime, key: str) -> Done:
-    sent = await send.send_due(
-        runtime.db, runtime.clock, runtime.composer, runtime.relays, worker=runtime.worker, stop=runtime.stopping
-    )
-    return Done(sent.total, (Wake("results"),) if sent.total else ())
+    sender = Sender(
+        runtime.db, runtime.clock, runtime.composer, runtime.relays, runtime.settings.relays, worker=runtime.worker,
+        stop=runtime.stopping,
+    )  # fmt: skip
+    tally = await sender.send_due(runtime.purposes)
+    return Done(tally.total, (Wake("results"),) if tally.total else ())
 
 
 async def _reports(runtime: Runtime, key: str) -> Done:
@@ -108,7 +112,11 @@ async def _results(runtime: Runtime, key: str) -> Done:
 
 async def _push(runtime: Runtime, key: str) -> Done:
     pushed = await push.push(
-        runtime.db, runtime.clock, await runtime.connector(key), runtime.mapping(key), progress=runtime.progress
+        runtime.db,
+        runtime.clock,
+        await runtime.connector(key),
+        runtime.mapping(key),
+        progress=runtime.progress,
     )
     return Done(pushed.counts.written if pushed else 0)
 
@@ -122,3 +130,45 @@ _STAGES: dict[str, Callable[[Runtime, str], Awaitable[Done]]] = {
     "results": _results,
     "push": _push,
 }
+
+
+async def sync_now(
+    runtime: Runtime, connection: str | None, *, full: bool, push_too: bool
+) -> list[dict[str, Any]]:
+    """Pull every configured stream of one connection or all, refresh the lists, write the outbox. One row a run."""
+    if connection is not None and connection not in runtime.settings.sync:
+        known = ", ".join(runtime.settings.sync) or "none"
+        raise HubError(f"nothing is synced with {connection!r}", f"hub.yaml syncs {known}")
+    rows: list[dict[str, Any]] = []
+
+    def note(name: str, stream: str, done: pull.Pulled) -> None:
+        rows.append(
+            {"run": done.run_id, "connection": name, "stream": stream, "state": done.state, "counts": done.counts.as_dict(),
+             "reason": done.reason}
+        )  # fmt: skip
+
+    chosen = {name: s for name, s in runtime.settings.sync.items() if connection in (None, name)}
+    for name, section in chosen.items():
+        connector = await runtime.connector(name, pulling=True)
+        for stream in section.pull:
+            async with runtime.db.exclusive(f"pull:{name}/{stream}") as mine:
+                if mine:
+                    note(name, stream, await pull.pull(
+                        runtime.db, runtime.clock, connector, runtime.mapping(name), stream, full=full, progress=runtime.progress
+                    ))  # fmt: skip
+    if runtime.settings.lists:
+        await run(runtime, "lists", "")
+    for name, section in chosen.items():
+        if push_too and section.push:
+            connector = await runtime.connector(name)
+            async with runtime.db.exclusive(f"push:{name}") as mine:
+                done = (
+                    await push.push(
+                        runtime.db, runtime.clock, connector, runtime.mapping(name), progress=runtime.progress
+                    )
+                    if mine
+                    else None
+                )
+            if done:
+                note(name, "push", done)
+    return rows

@@ -60,7 +60,14 @@ async def run(runtime: Runtime) -> None:
         worker = Worker(
             functions=[func(work, name="work", keep_result=0, timeout=JOB_SECONDS, max_tries=1)],
             cron_jobs=[
-                cron(sweep, second=set(range(0, 60, SWEEP_SECONDS)), unique=False, run_at_startup=True, keep_result=0, max_tries=1)
+                cron(
+                    sweep,
+                    second=set(range(0, 60, SWEEP_SECONDS)),
+                    unique=False,
+                    run_at_startup=True,
+                    keep_result=0,
+                    max_tries=1,
+                )
             ],
             redis_settings=redis_settings(runtime.bell.url),
             queue_name=QUEUE,

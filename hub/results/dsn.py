@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from email.message import Message
 from enum import StrEnum
 
-from hub.results.classify import enhanced_code
+from hub.bounces import enhanced_code
 
 
 class Verdict(StrEnum):

@@ -14,7 +14,7 @@ from hub.clock import Clock
 from hub.errors import SignatureError
 from hub.model import ResultKind
 from hub.results import dsn
-from hub.results.classify import classify
+from hub.bounces import classify
 from hub.signing import Signer
 from hub.store import events
 from hub.store.database import Database

@@ -37,10 +37,20 @@ async def page(request: Request) -> HTMLResponse:
     groups: list[tuple[str, dict[str, Any]]] = [
         ("Pulled", {name: found[name] for name in ("contacts", "deals", "segments")}),
         ("Lists", found["lists"]),
-        ("Funnels", {f"{name} {state}": n for name, states in found["funnels"].items() for state, n in states.items()}),
+        (
+            "Funnels",
+            {
+                f"{name} {state}": n
+                for name, states in found["funnels"].items()
+                for state, n in states.items()
+            },
+        ),
         ("Deliveries", found["deliveries"]),
         ("Results", found["results"]),
-        ("Pushed", {f"{name} {state}": n for name, states in found["outbox"].items() for state, n in states.items()}),
+        (
+            "Pushed",
+            {f"{name} {state}": n for name, states in found["outbox"].items() for state, n in states.items()},
+        ),
     ]
     return HTMLResponse(_PAGE.render(groups=groups, runs=recent))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hub.model import BounceClass as B
-from hub.results.classify import classify, enhanced_code
+from hub.bounces import classify, enhanced_code
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,7 @@
+"""Any SMTP relay."""
+
+from connectors.smtp.relay import Smtp
+
+relay = Smtp
+
+__all__ = ["Smtp", "relay"]

@@ -1,0 +1,62 @@
+"""What would happen now: the stages themselves are run inside a transaction that is taken back."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from hub import funnels, lists
+from hub.errors import VendorError
+from hub.jobs.runtime import Runtime
+from hub.results import plan as results
+from hub.store import ledger, planned
+from hub.sync import pull as sync  # the stage, not this option
+
+
+async def plan(runtime: Runtime, *, pull: bool, samples: int) -> dict[str, Any]:
+    """Counts and samples of list changes, mails and writes to vendors, as they would be made. Keeps nothing."""
+    async with runtime.db.rehearsal() as db:
+        rehearsal = dataclasses.replace(runtime, db=db)
+        problems = await _pulled(rehearsal) if pull else []
+        async with db.connection() as conn:
+            before = await planned.marks(conn)
+        sizes = await lists.refresh_all(db, rehearsal.clock, rehearsal.settings.lists, rehearsal.catalog)
+        await funnels.advance(
+            db, rehearsal.clock, rehearsal.settings.funnels, rehearsal.catalog, rehearsal.settings.messages
+        )
+        await results.plan(db, rehearsal.clock, rehearsal.targets)
+        async with db.transaction() as conn:
+            while await ledger.claim(
+                conn, rehearsal.claims, worker="plan", limit=1_000, now=rehearsal.clock.now()
+            ):
+                continue
+            found = await planned.since(conn, before, samples=samples)
+        found["lists"] = [
+            {
+                "list": r.name,
+                "size": r.size,
+                "joined": r.joined,
+                "left": r.left,
+                "samples": found["joined"].get(r.name, []),
+            }
+            for r in sizes
+        ]
+        found["problems"] = problems
+        found.pop("joined")
+        return found
+
+
+async def _pulled(runtime: Runtime) -> list[str]:
+    """Read the vendors into the rehearsal. A vendor that fails is told, and the plan is made without it."""
+    problems = []
+    for name, section in runtime.settings.sync.items():
+        connector = await runtime.connector(name, pulling=True)
+        for stream in section.pull:
+            try:
+                done = await sync.pull(runtime.db, runtime.clock, connector, runtime.mapping(name), stream)
+            except VendorError as error:
+                problems.append(f"{name} {stream}: {error}")
+                continue
+            if done.state != "done":
+                problems.append(f"{name} {stream}: {done.state}: {done.reason}")
+    return problems

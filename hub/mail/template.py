@@ -1,0 +1,136 @@
+"""Templates: Jinja2 in a sandbox, compiled once; MJML and CSS are worked into plain HTML before any value is filled in."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection
+from typing import Any
+
+from jinja2 import StrictUndefined, TemplateSyntaxError, nodes
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from hub.errors import ConfigError
+
+MAX_RENDERED = 2_000_000
+_JINJA = re.compile(r"\{\{.*?\}\}|\{%.*?%\}|\{#.*?#\}", re.DOTALL)
+VARIABLES = frozenset({"contact", "deals", "unsubscribe_url", "preheader", "message", "postal_address"})
+
+
+class _Environment(ImmutableSandboxedEnvironment):
+    """Templates see plain values only; a blank prints as nothing; an unknown name is an error, not a blank."""
+
+    def __init__(self, *, html: bool) -> None:
+        super().__init__(
+            autoescape=html, undefined=StrictUndefined, finalize=lambda value: "" if value is None else value
+        )
+        for name in ("range", "lipsum", "cycler", "joiner", "namespace"):
+            self.globals.pop(name, None)
+
+
+_HTML, _TEXT = _Environment(html=True), _Environment(html=False)
+
+
+def compiled(source: str, *, html: bool) -> Callable[[dict[str, Any]], str]:
+    """A function from values to the filled-in text. Raises ConfigError for a syntax error."""
+    try:
+        template = (_HTML if html else _TEXT).from_string(source)
+    except TemplateSyntaxError as error:
+        raise ConfigError(
+            f"the template is wrong at line {error.lineno}: {error.message}", "mend the template"
+        ) from None
+
+    def render(values: dict[str, Any]) -> str:
+        parts, size = [], 0
+        for part in template.generate(values):
+            size += len(part)
+            if size > MAX_RENDERED:
+                raise ConfigError(
+                    f"the template gives more than {MAX_RENDERED} characters", "take the loop out"
+                )
+            parts.append(part)
+        return "".join(parts)
+
+    return render
+
+
+def syntax_error(source: str) -> tuple[str, int] | None:
+    """(what is wrong, line) of a template that does not parse."""
+    try:
+        _HTML.parse(source)
+    except TemplateSyntaxError as error:
+        return str(error.message), error.lineno
+    return None
+
+
+def unknown_names(source: str, contact_fields: Collection[str]) -> list[tuple[str, int, int]]:
+    """(name, line, column) of every variable and contact field that does not exist, in reading order."""
+    tree = _HTML.parse(source)
+    own = {node.name for node in tree.find_all(nodes.Name) if node.ctx in ("store", "param")} | {"loop"}
+    found: list[tuple[str, int]] = []
+    for node in tree.find_all(nodes.Name):
+        if node.ctx == "load" and node.name not in VARIABLES and node.name not in own:
+            found.append((node.name, node.lineno))
+    for attribute in tree.find_all((nodes.Getattr, nodes.Getitem)):
+        if isinstance(attribute.node, nodes.Name) and attribute.node.name == "contact":
+            name = attribute.attr if isinstance(attribute, nodes.Getattr) else _constant(attribute.arg)
+            if name is not None and name not in contact_fields:
+                found.append((f"contact.{name}", attribute.lineno))
+    return [
+        (name, line, _column(source, name, line)) for name, line in sorted(set(found), key=lambda f: f[1])
+    ]
+
+
+def _constant(node: nodes.Expr) -> str | None:
+    return str(node.value) if isinstance(node, nodes.Const) else None
+
+
+def _column(source: str, name: str, line: int) -> int:
+    lines = source.splitlines()
+    text = lines[line - 1] if line <= len(lines) else ""
+    return text.find(name.removeprefix("contact.")) + 1 or 1
+
+
+def protected(source: str) -> tuple[str, Callable[[str], str]]:
+    """The source with its Jinja tags hidden from HTML tools, and the function that puts them back."""
+    tags: list[str] = []
+
+    def hide(found: re.Match[str]) -> str:
+        tags.append(found[0])
+        return f"jinja7x{len(tags) - 1}x7ajnij"
+
+    def back(text: str) -> str:
+        return re.sub(r"jinja7x(\d+)x7ajnij", lambda found: tags[int(found[1])], text)
+
+    return _JINJA.sub(hide, source), back
+
+
+def as_html(source: str, *, mjml: bool) -> str:
+    """The template as HTML with its styles inlined; Jinja tags stay as they are. Raises ConfigError for MJML that does not parse."""
+    hidden, back = protected(source)
+    if mjml:
+        from mjml import mjml2html
+
+        try:
+            hidden = mjml2html(hidden)
+        except ValueError as error:
+            raise ConfigError(
+                f"the MJML cannot be read: {error}",
+                "check that every tag is closed and attributes are quoted",
+            ) from None
+    else:
+        import css_inline
+
+        inliner = css_inline.CSSInliner(load_remote_stylesheets=False, keep_at_rules=True)
+        hidden = inliner.inline(hidden)
+    return back(hidden)
+
+
+def as_text(html: str) -> str:
+    """The plain-text template of an HTML template, links written out."""
+    from inscriptis import get_text
+    from inscriptis.model.config import ParserConfig
+
+    hidden, back = protected(html)
+    text = get_text(hidden, ParserConfig(display_links=True, display_anchors=False))
+    lines = [line.rstrip() for line in text.splitlines()]
+    return back(re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip() + "\n")

@@ -1,0 +1,323 @@
+"""The send ledger: one row for each (message, contact, occurrence), claimed and committed before SMTP.
+
+    queued -> claimed -> sending -> accepted | rejected | uncertain
+                 |           '-> queued (a passing refusal, tried again later)
+                 '-> excluded (nobody may be sent this now; the reason says why)
+
+A claim carries a fence number: an outcome is recorded only by the holder of the newest one. A crash while
+`claimed` puts the row back; a crash while `sending` leaves it `uncertain`, and it is never sent again blindly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import msgspec
+from psycopg import AsyncConnection
+from psycopg.rows import dict_row
+
+LEASE_SECONDS = 60
+MAX_ATTEMPTS = 6
+
+
+@dataclass(frozen=True)
+class NewDelivery:
+    """A mail to queue. The first three fields are its key: queueing it again changes nothing."""
+
+    message: str
+    contact_id: int
+    occurrence: str
+    purpose: str
+    queued_at: datetime
+    funnel: str = ""
+    funnel_entry_id: int | None = None
+
+
+@dataclass(frozen=True)
+class Claimed:
+    """A mail that is ours to send until its lease runs out. `contact` holds what templates may name."""
+
+    id: int
+    message: str
+    purpose: str
+    email: str
+    attempts: int
+    claim: int
+    contact: dict[str, Any] = field(default_factory=dict)
+    deals: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Sent:
+    """The outcome of one mail. `state` is accepted, rejected, uncertain or queued (again, after `retry_seconds`)."""
+
+    id: int
+    claim: int
+    state: str
+    relay: str = ""
+    message_id: str = ""
+    subject: str = ""
+    reply_code: int | None = None
+    reply_text: str = ""
+    reason: str = ""
+    retry_seconds: float = 0.0
+    bounce: dict[str, Any] | None = (
+        None  # of a refusal that is about the recipient: detail of the `bounced` event
+    )
+
+
+async def queue(conn: AsyncConnection[Any], rows: Sequence[NewDelivery]) -> int:
+    """Queue mails in the caller's transaction. Returns how many were new."""
+    if not rows:
+        return 0
+    cursor = await conn.execute(
+        """
+        INSERT INTO delivery (message, contact_id, occurrence, purpose, queued_at, funnel, funnel_entry_id)
+        SELECT * FROM unnest(%s::text[], %s::bigint[], %s::text[], %s::text[], %s::timestamptz[], %s::text[], %s::bigint[])
+        ON CONFLICT (message, contact_id, occurrence) DO NOTHING
+        """,
+        [
+            [r.message for r in rows],
+            [r.contact_id for r in rows],
+            [r.occurrence for r in rows],
+            [r.purpose for r in rows],
+            [r.queued_at for r in rows],
+            [r.funnel for r in rows],
+            [r.funnel_entry_id for r in rows],
+        ],
+    )
+    return cursor.rowcount
+
+
+_EXCLUDED = """
+    CASE
+        WHEN c.state <> 'live' THEN 'the contact is ' || c.state
+        WHEN coalesce(c.email, '') = '' THEN 'the contact has no e-mail address'
+        WHEN NOT d.purpose = ANY(%(purposes)s) THEN 'the purpose ' || d.purpose || ' is not in hub.yaml'
+        WHEN EXISTS (SELECT FROM suppression s WHERE s.email_hash = a.hash) THEN
+            'suppressed: ' || (SELECT s.reason FROM suppression s WHERE s.email_hash = a.hash)
+        WHEN EXISTS (
+            SELECT FROM consent n WHERE n.email_hash = a.hash AND n.status = 'out' AND n.purpose IN (d.purpose, '*')
+              AND NOT EXISTS (SELECT FROM consent y WHERE y.email_hash = a.hash AND y.status = 'in' AND y.proof <> ''
+                              AND y.purpose IN (d.purpose, '*') AND y.at > n.at)) THEN
+            'opted out, by the word of ' || (
+                SELECT n.source FROM consent n WHERE n.email_hash = a.hash AND n.status = 'out' AND n.purpose IN (d.purpose, '*')
+                ORDER BY n.at DESC LIMIT 1)
+        WHEN d.purpose = ANY(%(opt_in)s) AND NOT EXISTS (
+            SELECT FROM consent y WHERE y.email_hash = a.hash AND y.status = 'in' AND y.purpose IN (d.purpose, '*')) THEN
+            'the purpose ' || d.purpose || ' needs an opt-in, and none is recorded'
+    END
+"""
+
+
+async def claim(
+    conn: AsyncConnection[Any], purposes: Mapping[str, bool], *, worker: str, limit: int, now: datetime
+) -> list[Claimed]:
+    """Claim up to `limit` due mails, oldest first; commit before anything is sent.
+
+    `purposes` is name -> whether it needs an opt-in. Suppression and consent are applied here, at the last
+    moment: what may not be sent becomes `excluded` with its reason. Returns an empty list only when nothing is
+    due; a batch of which all were excluded gives `[]` too, so callers look again (`due`).
+    """
+    values = {
+        "worker": worker, "limit": limit, "now": now, "lease": LEASE_SECONDS,
+        "purposes": list(purposes), "opt_in": [name for name, needed in purposes.items() if needed],
+    }  # fmt: skip
+    async with conn.cursor(row_factory=dict_row) as cursor:
+        await cursor.execute(
+            f"""
+            WITH due AS (
+                SELECT d.id FROM delivery d
+                WHERE d.state = 'queued' AND (d.not_before IS NULL OR d.not_before <= %(now)s)
+                  AND (d.retry_at IS NULL OR d.retry_at <= clock_timestamp())
+                ORDER BY d.id LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+            ), judged AS (
+                SELECT d.id, c.email, {_EXCLUDED} AS reason
+                FROM due JOIN delivery d USING (id) JOIN contact c ON c.id = d.contact_id
+                CROSS JOIN LATERAL (SELECT address_hash(c.email) AS hash) a
+            )
+            UPDATE delivery d SET
+                state = CASE WHEN j.reason IS NULL THEN 'claimed' ELSE 'excluded' END,
+                reason = coalesce(j.reason, ''), email = j.email, claimed_by = %(worker)s,
+                claim = nextval('delivery_claim'), attempts = d.attempts + 1,
+                lease_until = CASE WHEN j.reason IS NULL THEN clock_timestamp() + make_interval(secs => %(lease)s) END
+            FROM judged j WHERE d.id = j.id
+            RETURNING d.id, d.message, d.purpose, d.email, d.attempts, d.claim, d.state, d.contact_id
+            """.encode(),
+            values,
+        )
+        rows = sorted(await cursor.fetchall(), key=lambda row: row["id"])
+    mine = [row for row in rows if row["state"] == "claimed"]
+    people = await _people(conn, [row["contact_id"] for row in mine])
+    found = []
+    for row in mine:
+        contact, deals = people[row["contact_id"]]
+        found.append(
+            Claimed(
+                row["id"],
+                row["message"],
+                row["purpose"],
+                row["email"],
+                row["attempts"],
+                row["claim"],
+                contact,
+                deals,
+            )
+        )
+    return found
+
+
+async def due(conn: AsyncConnection[Any], *, now: datetime) -> bool:
+    """Whether any mail may be claimed now."""
+    cursor = await conn.execute(
+        """SELECT EXISTS (SELECT FROM delivery WHERE state = 'queued' AND (not_before IS NULL OR not_before <= %s)
+                          AND (retry_at IS NULL OR retry_at <= clock_timestamp()))""",
+        [now],
+    )
+    row = await cursor.fetchone()
+    return bool(row and row[0])
+
+
+async def _people(
+    conn: AsyncConnection[Any], ids: Sequence[int]
+) -> dict[int, tuple[dict[str, Any], list[dict[str, Any]]]]:
+    """contact id -> (its fields, its deals), for templates."""
+    cursor = await conn.execute(
+        """
+        SELECT c.id, to_jsonb(c) - '{fields,merged_into,state}'::text[] || c.fields,
+               coalesce((SELECT jsonb_agg(jsonb_build_object('name', d.name, 'stage', d.stage, 'pipeline', d.pipeline,
+                            'amount', d.amount, 'currency', d.currency) ORDER BY d.id)
+                         FROM contact_deal d WHERE d.contact_id = c.id), '[]')
+        FROM contact c WHERE c.id = ANY(%s)
+        """,
+        [list(ids)],
+    )
+    return {id: (contact, deals) for id, contact, deals in await cursor.fetchall()}
+
+
+async def begin(
+    conn: AsyncConnection[Any],
+    rows: Sequence[Claimed],
+    message_ids: Mapping[int, str],
+    subjects: Mapping[int, str],
+    relay: str,
+) -> set[int]:
+    """Commit this just before SMTP. Returns the ids that are still ours; only those may be sent."""
+    cursor = await conn.execute(
+        """
+        UPDATE delivery d SET state = 'sending', relay = %s, message_id = b.message_id, subject = b.subject,
+            lease_until = clock_timestamp() + make_interval(secs => %s)
+        FROM unnest(%s::bigint[], %s::bigint[], %s::text[], %s::text[]) AS b (id, claim, message_id, subject)
+        WHERE d.id = b.id AND d.claim = b.claim AND d.state = 'claimed'
+        RETURNING d.id
+        """,
+        [
+            relay,
+            LEASE_SECONDS,
+            [r.id for r in rows],
+            [r.claim for r in rows],
+            [message_ids[r.id] for r in rows],
+            [subjects[r.id] for r in rows],
+        ],
+    )
+    return {row[0] for row in await cursor.fetchall()}
+
+
+async def settle(conn: AsyncConnection[Any], outcomes: Sequence[Sent], *, now: datetime) -> int:
+    """Record outcomes in the caller's transaction, each with the event that it is. Returns how many were ours to record.
+
+    An outcome that comes after its lease ran out still settles an `uncertain` row: it is better knowledge.
+    """
+    if not outcomes:
+        return 0
+    cursor = await conn.execute(
+        """
+        WITH told AS (
+            SELECT * FROM jsonb_to_recordset(%(rows)s::jsonb) AS t (id bigint, claim bigint, state text, relay text,
+                message_id text, subject text, reply_code int, reply_text text, reason text, retry_seconds float, bounce jsonb)
+        ), settled AS (
+            UPDATE delivery d SET
+                state = CASE WHEN t.state = 'queued' AND d.attempts >= %(max_attempts)s THEN 'rejected' ELSE t.state END,
+                relay = coalesce(nullif(t.relay, ''), d.relay), message_id = coalesce(nullif(t.message_id, ''), d.message_id),
+                subject = coalesce(nullif(t.subject, ''), d.subject),
+                reply_code = t.reply_code, reply_text = t.reply_text, reason = t.reason, lease_until = NULL,
+                retry_at = CASE WHEN t.state = 'queued' THEN clock_timestamp() + make_interval(secs => t.retry_seconds) END,
+                sent_at = CASE WHEN t.state = 'accepted' THEN %(now)s ELSE d.sent_at END,
+                settled_at = CASE WHEN t.state = 'rejected' THEN %(now)s ELSE d.settled_at END
+            FROM told t
+            WHERE d.id = t.id AND d.claim = t.claim
+              AND (d.state IN ('claimed', 'sending') OR (d.state = 'uncertain' AND t.state IN ('accepted', 'rejected')))
+            RETURNING d.id, d.contact_id, d.email, d.state, t.bounce
+        ), happened AS (
+            INSERT INTO event (delivery_id, contact_id, kind, occurred_at, received_at, source, source_key, detail)
+            SELECT id, contact_id, 'sent', %(now)s::timestamptz, %(now)s::timestamptz, 'relay', 'sent:' || id, '{}' FROM settled
+            WHERE state = 'accepted'
+            UNION ALL
+            SELECT id, contact_id, 'bounced', %(now)s, %(now)s, 'relay', 'refused:' || id, bounce FROM settled
+            WHERE state = 'rejected' AND bounce IS NOT NULL
+            ON CONFLICT (source_key) DO NOTHING
+        ), dead AS (
+            INSERT INTO suppression (email_hash, reason, at, evidence)
+            SELECT DISTINCT ON (address_hash(email)) address_hash(email), 'bounced: the address does not exist', %(now)s,
+                   bounce || jsonb_build_object('delivery', id)
+            FROM settled WHERE state = 'rejected' AND bounce ->> 'class' = 'address'
+            ON CONFLICT (email_hash) DO NOTHING
+        )
+        SELECT count(*) FROM settled
+        """,
+        {
+            "rows": msgspec.json.encode([vars(o) for o in outcomes]).decode(),
+            "now": now,
+            "max_attempts": MAX_ATTEMPTS,
+        },
+    )
+    row = await cursor.fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+async def recover(conn: AsyncConnection[Any]) -> tuple[int, int]:
+    """Take back rows whose lease ran out. Returns (queued again, uncertain)."""
+    cursor = await conn.execute(
+        """
+        WITH lost AS (
+            SELECT id FROM delivery WHERE state IN ('claimed', 'sending') AND lease_until < clock_timestamp() FOR UPDATE SKIP LOCKED
+        ), taken AS (
+            UPDATE delivery d SET
+                state = CASE WHEN d.state = 'claimed' THEN 'queued' ELSE 'uncertain' END,
+                attempts = CASE WHEN d.state = 'claimed' THEN d.attempts - 1 ELSE d.attempts END,
+                reason = CASE WHEN d.state = 'claimed' THEN d.reason ELSE 'the hub stopped before the relay''s answer came' END,
+                lease_until = NULL
+            FROM lost WHERE d.id = lost.id RETURNING d.state
+        )
+        SELECT count(*) FILTER (WHERE state = 'queued'), count(*) FILTER (WHERE state = 'uncertain') FROM taken
+        """
+    )
+    row = await cursor.fetchone()
+    assert row is not None
+    return row[0], row[1]
+
+
+async def release(conn: AsyncConnection[Any], rows: Sequence[Claimed]) -> int:
+    """Give back mails that were claimed and not begun, as if they had never been claimed."""
+    cursor = await conn.execute(
+        """UPDATE delivery d SET state = 'queued', attempts = d.attempts - 1, lease_until = NULL
+           FROM unnest(%s::bigint[], %s::bigint[]) AS b (id, claim) WHERE d.id = b.id AND d.claim = b.claim AND d.state = 'claimed'""",
+        [[r.id for r in rows], [r.claim for r in rows]],
+    )
+    return cursor.rowcount
+
+
+async def sent_since(conn: AsyncConnection[Any], relay: str, since: datetime) -> int:
+    """How many mails a relay has taken since a moment of hub time."""
+    row = await (
+        await conn.execute(
+            "SELECT count(*) FROM delivery WHERE relay = %s AND state = 'accepted' AND sent_at >= %s",
+            [relay, since],
+        )
+    ).fetchone()
+    assert row is not None
+    return int(row[0])

@@ -1,0 +1,86 @@
+"""What mails lead to: the open pixel, links, and unsubscription. Tokens are signed; a GET never unsubscribes anybody."""
+
+from __future__ import annotations
+
+import base64
+
+from jinja2 import Environment
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+
+from hub.errors import SignatureError
+from hub.jobs.runtime import Runtime
+from hub.jobs.wake import Wake
+from hub.results import engagement
+
+PIXEL = base64.b64decode("R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7")
+NO_STORE = {"Cache-Control": "no-store, private", "Referrer-Policy": "no-referrer"}
+
+_PAGE = Environment(autoescape=True).from_string(
+    """<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="robots" content="noindex"><title>{{ title }}</title>
+<meta name="viewport" content="width=device-width"><style>body{font:17px/1.5 system-ui,sans-serif;margin:4rem auto;max-width:30rem;
+padding:0 1rem;color:#1c2530}button{font:inherit;padding:.6rem 1.2rem;border:0;border-radius:6px;background:#1c2530;color:#fff}</style>
+</head><body><h1>{{ title }}</h1><p>{{ words }}</p>{% if ask %}<form method="post"><button>Unsubscribe</button></form>{% endif %}
+</body></html>"""
+)
+
+
+async def open_pixel(request: Request) -> Response:
+    """`GET /o/{token}`: always the pixel; a valid token is recorded as an open."""
+    runtime: Runtime = request.app.state.runtime
+    try:
+        delivery_id = runtime.signer.read("open", request.path_params["token"])
+    except SignatureError:
+        delivery_id = None
+    if delivery_id is not None and request.method == "GET":
+        agent = request.headers.get("user-agent", "")
+        if await engagement.opened(runtime.db, runtime.clock, delivery_id, user_agent=agent):
+            await runtime.bell.ring([Wake("results")])
+    return Response(PIXEL, media_type="image/gif", headers=NO_STORE)
+
+
+async def click(request: Request) -> Response:
+    """`GET /c/{token}?u=URL`: on to the link, which is part of what is signed, so this redirects nowhere else."""
+    runtime: Runtime = request.app.state.runtime
+    link = request.query_params.get("u", "")
+    try:
+        delivery_id = runtime.signer.read("click", request.path_params["token"], link)
+    except SignatureError:
+        return _page("This link is damaged", "Please use the link in the mail again.", status=404)
+    if request.method == "GET":
+        agent = request.headers.get("user-agent", "")
+        if await engagement.clicked(runtime.db, runtime.clock, delivery_id, link, user_agent=agent):
+            await runtime.bell.ring([Wake("results")])
+    return RedirectResponse(link, status_code=302, headers=NO_STORE)
+
+
+async def unsubscribe_page(request: Request) -> Response:
+    """`GET /u/{token}`: asks; scanners follow links, so nothing is done here."""
+    runtime: Runtime = request.app.state.runtime
+    try:
+        runtime.signer.read("unsubscribe", request.path_params["token"])
+    except SignatureError:
+        return _page("This link is damaged", "Please use the link in the mail again.", status=404)
+    return _page("Unsubscribe", "Do you want to receive no more of these mails?", ask=True)
+
+
+async def unsubscribe(request: Request) -> Response:
+    """`POST /u/{token}`: done at once, without login (RFC 8058 and the page's own button)."""
+    runtime: Runtime = request.app.state.runtime
+    try:
+        delivery_id = runtime.signer.read("unsubscribe", request.path_params["token"])
+    except SignatureError:
+        return _page("This link is damaged", "Please use the link in the mail again.", status=404)
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > 10_000:
+            return Response(status_code=413)
+    how = "one-click" if b"One-Click" in body else "page"
+    if await engagement.unsubscribed(runtime.db, runtime.clock, delivery_id, how=how):
+        await runtime.bell.ring([Wake("results")])
+    return _page("You are unsubscribed", "You will get no more of these mails.")
+
+
+def _page(title: str, words: str, *, ask: bool = False, status: int = 200) -> HTMLResponse:
+    return HTMLResponse(_PAGE.render(title=title, words=words, ask=ask), status_code=status, headers=NO_STORE)
