@@ -1,0 +1,290 @@
+"""`hub check`: everything that is wrong with a configuration, at once and offline, each as file:line:column.
+
+The shape is checked by `hub.config`; here everything is held against everything else: names against what is
+defined, rules and templates against the fields that exist, mappings against the vendors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from email.utils import parseaddr
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from pydantic import ValidationError
+
+from hub import mapping as mappings
+from hub.config.loading import Config, nearest, read, shape_problems
+from hub.config.settings import Send, SetFields, Step, When
+from hub.document import At, Problem, Problems
+from hub.document import load as load_document
+from hub.errors import ConfigError, RuleError
+from hub.lists import in_order
+from hub.mail import template
+from hub.rules import Catalog, parse
+from hub.rules import problems as rule_problems
+from hub.sdk import registry
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was found, in the order of the file; `config` where the shape is right."""
+
+    problems: list[Problem]
+    config: Config | None
+
+
+def check(path: Path, environ: Mapping[str, str]) -> Report:
+    """Find every mistake. Never raises for what is in the file."""
+    try:
+        document = load_document(path)
+    except Problems as error:
+        return Report(error.problems, None)
+    config, problems = read(document, environ)
+    if config is not None:
+        problems = problems + _Checker(config).all()
+    return Report(sorted(set(problems)), config)
+
+
+class _Checker:
+    def __init__(self, config: Config) -> None:
+        self.config, self.document, self.settings = config, config.document, config.settings
+        self.found: list[Problem] = []
+
+    def all(self) -> list[Problem]:
+        self._connections()
+        self._sync()
+        self._purposes()
+        self.catalog = self._catalog()
+        self._lists()
+        self._messages()
+        self._funnels()
+        self._relays()
+        self._web()
+        return self.found
+
+    def _wrong(self, at: At, what: str, fix: str = "", *, key: bool = False) -> None:
+        self.found.append(self.document.problem(at, what, fix, key=key))
+
+    def _known(self, at: At, kind: str, name: str, known: Iterable[str]) -> bool:
+        if name in known:
+            return True
+        self._wrong(at, f"there is no {kind} {name!r}", nearest(name, known))
+        return False
+
+    # --- connections ------------------------------------------------------------------------------------
+
+    def _connections(self) -> None:
+        kinds = registry.connectors()
+        for name, section in self.settings.connections.items():
+            at: At = ("connections", name)
+            if section.connector not in kinds:
+                reason = registry.broken().get(section.connector)
+                fix = f"it is installed but broken: {reason}" if reason else nearest(section.connector, kinds)
+                self._wrong((*at, "connector"), f"there is no connector {section.connector!r}", fix)
+                continue
+            self._own(at, kinds[section.connector].Settings, section.own)
+
+    def _own(self, at: At, model: Any, keys: Mapping[str, Any]) -> None:
+        """A connector's own keys. A secret that is missing was told of already."""
+        try:
+            model.model_validate(self.config.own(keys))
+        except ValidationError as error:
+            self.found += shape_problems(self.document, error, model, at)
+
+    def _sync(self) -> None:
+        kinds = registry.connectors()
+        for name, section in self.settings.sync.items():
+            if not self._known(("sync", name), "connection", name, self.settings.connections):
+                continue
+            kind = kinds.get(self.settings.connections[name].connector)
+            if kind is None:
+                continue
+            for key, wished, offered in (
+                ("pull", section.pull, kind.manifest.streams),
+                ("push", section.push, kind.manifest.pushes),
+            ):
+                for number, each in enumerate(wished):
+                    if each not in offered:
+                        fix = f"it can {', '.join(offered)}" if offered else f"it has nothing to {key}"
+                        self._wrong(
+                            ("sync", name, key, number), f"{kind.manifest.name} cannot {key} {each}", fix
+                        )
+
+    def _purposes(self) -> None:
+        for name, section in self.settings.purposes.items():
+            for connection in section.subscriptions:
+                at: At = ("purposes", name, "subscriptions", connection)
+                self._known(at, "connection", connection, self.settings.connections)
+
+    def _catalog(self) -> Catalog:
+        """All fields of all mappings; a mapping's own mistakes are told here."""
+        fields = dict(Catalog().contact_fields)
+        kinds = registry.connectors()
+        for name, section in self.settings.connections.items():
+            kind = kinds.get(section.connector)
+            if kind is None:
+                continue
+            documents = [mappings.shipped(section.connector, registry.module(section.connector))]
+            if section.mapping:
+                file = self.config.base_dir / section.mapping
+                if not file.is_file():
+                    self._wrong(
+                        ("connections", name, "mapping"),
+                        f"the file {section.mapping} does not exist",
+                        "check the path",
+                    )
+                else:
+                    try:
+                        documents.append(load_document(file))
+                    except Problems as error:
+                        self.found += error.problems
+            try:
+                fields.update(mappings.build([d for d in documents if d], kind.known_fields).contact_fields)
+            except Problems as error:
+                self.found += error.problems
+        s = self.settings
+        return Catalog(fields, frozenset(s.lists), frozenset(s.messages), frozenset(s.purposes))
+
+    # --- rules ------------------------------------------------------------------------------------------
+
+    def _rule(self, at: At, text: str) -> bool:
+        found = rule_problems(text, self.catalog)
+        for error in found:
+            place = self.document.inside(at, error.line, error.column)
+            self.found.append(Problem(place, error.what, error.fix))
+        return not found
+
+    def _lists(self) -> None:
+        sound = {
+            name: parse(section.where, self.catalog)
+            for name, section in self.settings.lists.items()
+            if self._rule(("lists", name, "where"), section.where)
+        }
+        try:
+            in_order(sound)
+        except RuleError as error:
+            name = error.what.rsplit(" -> ", 1)[-1]
+            self._wrong(("lists", name, "where"), error.what, error.fix)
+
+    # --- messages and funnels -----------------------------------------------------------------------------
+
+    def _messages(self) -> None:
+        for name, section in self.settings.messages.items():
+            at: At = ("messages", name)
+            self._known((*at, "purpose"), "purpose", section.purpose, self.settings.purposes)
+            address = parseaddr(section.from_)[1]
+            if "@" not in address.strip("@") or " " in address:
+                self._wrong(
+                    (*at, "from"), f"{section.from_!r} holds no address", 'write "Ann <ann@example.com>"'
+                )
+            self._template(section.subject, (*at, "subject"))
+            self._template(section.preheader, (*at, "preheader"))
+            if section.text:
+                self._template(section.text, (*at, "text"))
+            if (section.template is None) == (section.html is None):
+                what = (
+                    "has neither template nor html"
+                    if section.template is None
+                    else "has both template and html"
+                )
+                self._wrong(at, f"message {name} {what}", "give one of them", key=True)
+            elif section.html is not None:
+                self._template(section.html, (*at, "html"))
+            elif section.template is not None:
+                self._template_file(section.template, (*at, "template"))
+
+    def _template(self, source: str, at: At) -> None:
+        """A template inside hub.yaml."""
+        if (wrong := template.syntax_error(source)) is not None:
+            self._wrong(at, f"the template does not parse: {wrong[0]}", "mend it")
+            return
+        for name, line, column in template.unknown_names(source, self.catalog.contact_fields):
+            self.found.append(Problem(self.document.inside(at, line, column), *self._unknown(name)))
+
+    def _template_file(self, name: str, at: At) -> None:
+        file = self.config.base_dir / name
+        try:
+            source = file.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            words = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+            self._wrong(
+                at,
+                f"the template {name} cannot be read: {words}",
+                "check the path; it is relative to hub.yaml",
+            )
+            return
+        document = load_document(file, "")
+        if (wrong := template.syntax_error(source)) is not None:
+            place = type(document.position())(file, wrong[1], 1)
+            self.found.append(Problem(place, f"the template does not parse: {wrong[0]}", "mend it"))
+            return
+        for unknown, line, column in template.unknown_names(source, self.catalog.contact_fields):
+            place = type(document.position())(file, line, column)
+            self.found.append(Problem(place, *self._unknown(unknown)))
+        try:
+            template.as_html(source, mjml=file.suffix == ".mjml")
+        except ConfigError as error:
+            self._wrong(at, f"{name}: {error.what}", error.fix)
+
+    def _unknown(self, name: str) -> tuple[str, str]:
+        if name.startswith("contact."):
+            field = name.removeprefix("contact.")
+            return f"the template uses the unknown field {field!r}", nearest(
+                field, self.catalog.contact_fields
+            )
+        return f"the template uses the unknown name {name!r}", nearest(name, template.VARIABLES)
+
+    def _funnels(self) -> None:
+        for name, section in self.settings.funnels.items():
+            at: At = ("funnels", name)
+            self._known((*at, "enter", "list"), "list", section.enter.list, self.settings.lists)
+            if section.leave:
+                self._rule((*at, "leave", "when"), section.leave.when)
+            for number, step in enumerate(section.steps):
+                self._step(step, (*at, "steps", number))
+
+    def _step(self, step: Step, at: At) -> None:
+        if isinstance(step, Send):
+            self._known((*at, "send"), "message", step.send, self.settings.messages)
+        elif isinstance(step, When):
+            self._rule((*at, "when"), step.when)
+            for arm, steps in (("then", step.then), ("else", step.else_)):
+                for number, inner in enumerate(steps):
+                    self._step(inner, (*at, arm, number))
+        elif isinstance(step, SetFields):
+            for connection, fields in step.set.items():
+                if self._known((*at, "set", connection), "connection", connection, self.settings.connections):
+                    for field in fields:
+                        self._known(
+                            (*at, "set", connection, field), "field", field, self.catalog.contact_fields
+                        )
+
+    # --- relays and web -----------------------------------------------------------------------------------
+
+    def _relays(self) -> None:
+        kinds = registry.relays()
+        for name, section in self.settings.relays.items():
+            if section.connector not in kinds:
+                what = f"there is no relay connector {section.connector!r}"
+                self._wrong(("relays", name, "connector"), what, nearest(section.connector, kinds))
+                continue
+            self._own(("relays", name), kinds[section.connector].Settings, section.own)
+        if self.settings.messages and not self.settings.relays:
+            self._wrong(("messages",), "there are messages and no relay to send them", "add relays", key=True)
+
+    def _web(self) -> None:
+        url = urlsplit(self.settings.web.public_url)
+        at: At = ("web", "public_url")
+        if url.scheme not in ("http", "https") or not url.hostname:
+            self._wrong(at, f"{self.settings.web.public_url!r} is no URL", "write https://mail.example.com")
+        elif url.scheme == "http" and url.hostname not in LOOPBACK:
+            self._wrong(
+                at,
+                "links in mails would not be encrypted",
+                "put a proxy with TLS in front and write https://",
+            )

@@ -1,0 +1,50 @@
+"""The JSON Schema of hub.yaml (draft 2020-12), with each connector's own keys, for editors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel
+
+from hub.config.settings import Settings
+
+
+def json_schema(connectors: Mapping[str, Any], relays: Mapping[str, Any]) -> dict[str, Any]:
+    """`connectors` and `relays` are name -> class with a `Settings` model."""
+    schema = Settings.model_json_schema(by_alias=True)
+    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "hub.yaml", **schema}
+    definitions = schema["$defs"]
+    definitions["ConnectionSection"] = _with_own(
+        definitions["ConnectionSection"], connectors, definitions, default=None
+    )
+    definitions["RelaySection"] = _with_own(definitions["RelaySection"], relays, definitions, default="smtp")
+    return schema
+
+
+def _with_own(
+    section: dict[str, Any], kinds: Mapping[str, Any], definitions: dict[str, Any], default: str | None
+) -> dict[str, Any]:
+    """The section with, for each connector, the keys that it adds; secrets may also come as `<key>_file`."""
+    shared = section["properties"]
+    cases = []
+    for name, kind in sorted(kinds.items()):
+        model: type[BaseModel] = kind.Settings
+        own = model.model_json_schema(by_alias=True, ref_template=f"#/$defs/{name}_{{model}}")
+        for inner, body in own.pop("$defs", {}).items():
+            definitions[f"{name}_{inner}"] = body
+        properties = {**shared, **own.get("properties", {})}
+        properties |= {
+            f"{key}_file": {"type": "string"}
+            for key in own.get("properties", {})
+            if not key.endswith("_file")
+        }
+        condition: dict[str, Any] = {"properties": {"connector": {"const": name}}}
+        if name != default:
+            condition["required"] = ["connector"]
+        cases.append({"if": condition, "then": {"properties": properties, "additionalProperties": False}})
+    return {
+        **section,
+        "properties": {**shared, "connector": {**shared["connector"], "enum": sorted(kinds)}},
+        "allOf": cases,
+    }
