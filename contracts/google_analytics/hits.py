@@ -18,32 +18,13 @@ MAX_BODY_BYTES = 130_000
 MAX_AGE = timedelta(hours=72)
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 RESERVED_PREFIXES = ("_", "firebase_", "ga_", "google_", "gtag.")
-RESERVED_EVENTS = frozenset(
-    [
-        "ad_impression",
-        "app_remove",
-        "app_store_refund",
-        "app_store_subscription_cancel",
-        "app_store_subscription_convert",
-        "app_store_subscription_renew",
-        "click",
-        "error",
-        "file_download",
-        "first_open",
-        "first_visit",
-        "form_start",
-        "form_submit",
-        "in_app_purchase",
-        "page_view",
-        "scroll",
-        "session_start",
-        "user_engagement",
-        "view_complete",
-        "video_progress",
-        "video_start",
-        "view_search_results",
-    ]
-)
+RESERVED_EVENTS = frozenset({
+    "ad_impression", "app_remove", "app_store_refund", "app_store_subscription_cancel",
+    "app_store_subscription_convert", "app_store_subscription_renew", "click", "error", "file_download",
+    "first_open", "first_visit", "form_start", "form_submit", "in_app_purchase", "page_view", "scroll",
+    "session_start", "user_engagement", "view_complete", "video_progress", "video_start",
+    "view_search_results",
+})  # fmt: skip
 RESERVED_USER_PROPERTIES = frozenset(
     ["first_open_time", "first_visit_time", "last_deep_link_referrer", "user_id", "session_id"]
 )

@@ -218,7 +218,7 @@ def _ordered(
             rows = sorted(rows, key=lambda row: row[1][place], reverse=bool(wish.get("desc")))
         elif "dimension" in wish:
             place = _place(wish["dimension"].get("dimensionName"), names, "dimension")
-            by = _sort_key(wish["dimension"].get("orderType", "ALPHANUMERIC"))
+            by = _sort_key(wish["dimension"].get("orderType"))
             rows = sorted(rows, key=lambda row: by(row[0][place]), reverse=bool(wish.get("desc")))
         else:
             raise NotRebuilt("an order that is neither by metric nor by dimension")
@@ -231,12 +231,20 @@ def _place(name: object, among: list[str], kind: str) -> int:
     return among.index(str(name))
 
 
-def _sort_key(order: str) -> Callable[[str], Any]:
+def _named(given: object, names: Sequence[str], default: str) -> str:
+    """An enum's name. Google's own client sends its number; 0 is unspecified."""
+    if isinstance(given, int) and 0 <= given <= len(names):
+        return ("", *names)[given] or default
+    return default if given is None else str(given)
+
+
+def _sort_key(given: object) -> Callable[[str], Any]:
     keys: dict[str, Callable[[str], Any]] = {
         "ALPHANUMERIC": str,
         "CASE_INSENSITIVE_ALPHANUMERIC": str.lower,
         "NUMERIC": lambda v: (0, float(v)) if re.fullmatch(r"-?\d+(\.\d+)?", v) else (-1, 0.0),
     }
+    order = _named(given, list(keys), "ALPHANUMERIC")
     if order not in keys:
         raise BadQuery(f"Invalid value at 'order_bys.dimension.order_type', {order!r}")
     return keys[order]
@@ -276,9 +284,9 @@ def _leaf(wish: Json, known: dict[str, Pick]) -> Callable[[Event], bool]:
         raise BadQuery(f"Field {name} is not a valid dimension. {SEE}.")
     pick = known[name]
     if (text := wish.get("stringFilter")) is not None:
-        match = _MATCHES.get(text.get("matchType", "EXACT"))
-        if match is None:
-            raise NotRebuilt(f"the match type {text['matchType']}")
+        kind = _named(text.get("matchType"), list(_MATCHES), "EXACT")
+        if (match := _MATCHES.get(kind)) is None:
+            raise NotRebuilt(f"the match type {kind}")
         fold = _fold(text)
         value = fold(str(text.get("value", "")))
         return lambda event: match(fold(pick(event)), value)

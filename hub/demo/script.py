@@ -153,7 +153,7 @@ def write(
     (folder / "hub.yaml").write_text(
         HUB_YAML.format(
             hubspot_url=hubspot_url, analytics_url=analytics_url, measurement_id=MEASUREMENT_ID, smtp_host=host, smtp_port=port,
-            ca_file=ca_file, maildir=maildir, web_url=web_url, web_port=web_url.rsplit(":", 1)[1], subscription="SUBSCRIPTION",
+            ca_file=ca_file, maildir=maildir, web_url=web_url, web_port=web_url.rsplit(":", 1)[1], subscription="730001",
         )
     )  # fmt: skip
     (folder / "templates").mkdir(exist_ok=True)
