@@ -121,8 +121,10 @@ class Readers:
         if not traces.links:
             raise NotDone("the mail has no tracked link")
         status, location = self.browser.request("GET", traces.links[0], accept="text/html")
-        if status not in (302, 303) or not location:
-            raise NotDone(f"the link answers {status}{'' if location else ' without a Location'}")
+        if status not in (302, 303):
+            raise NotDone(f"the link answers {status}")
+        if not location:
+            raise NotDone("the link leads nowhere: its redirect has no Location")
 
     def _unsubscribe(self, envelope: Envelope) -> None:
         if not envelope.unsubscribe_url or not envelope.one_click:

@@ -41,6 +41,10 @@ class Protocol(SMTP):
 
     messages_taken = 0
 
+    @property
+    def secure(self) -> bool:
+        return self.transport is not None and self.transport.get_extra_info("ssl_object") is not None
+
     def hang_up(self) -> None:
         """Cut the connection now, without another word."""
         if isinstance(self.transport, asyncio.WriteTransport):
@@ -142,7 +146,7 @@ class Handler:
             return self._farewell(server, fault.text)
         content = envelope.content
         assert isinstance(content, bytes)
-        self.take(envelope.mail_from or "", list(envelope.rcpt_tos), content, session.ssl is not None)
+        self.take(envelope.mail_from or "", list(envelope.rcpt_tos), content, server.secure)
         server.messages_taken += 1
         if fault is not None and fault.kind == "drop_after_data":
             server.hang_up()
@@ -195,18 +199,25 @@ def serving(handler: Handler, context: ssl.SSLContext | None, port: int = 0) -> 
         )
 
     implicit = context if rules.tls == "implicit" else None
-    server = loop.run_until_complete(
-        loop.create_server(protocol, "127.0.0.1", port, ssl=implicit, backlog=1024)
-    )
     thread = threading.Thread(target=loop.run_forever, name="relay-smtp", daemon=True)
-    thread.start()
+    thread.start()  # before the server: the caller may be inside a loop of its own
+    start = loop.create_server(protocol, "127.0.0.1", port, ssl=implicit, backlog=1024)
+    try:
+        server = asyncio.run_coroutine_threadsafe(start, loop).result(10)
+    except BaseException:
+        _stop(loop, thread)
+        raise
     try:
         yield int(server.sockets[0].getsockname()[1])
     finally:
         asyncio.run_coroutine_threadsafe(_close(server), loop).result(10)
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join(10)
-        loop.close()
+        _stop(loop, thread)
+
+
+def _stop(loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join(10)
+    loop.close()
 
 
 async def _close(server: asyncio.Server) -> None:
