@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import string
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
+from urllib.request import Request, urlopen
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contracts.google_analytics import hits
-from hub.clock import ManualClock
+from hub.clock import ManualClock, SteppedClock
 from tests.contracts.conftest import Serve, contract_of
 from tests.contracts.google_analytics_case import Case, event, google_case
 from tests.contracts.spec_check import Conformance
@@ -161,6 +165,34 @@ def test_a_repeat_after_a_lost_answer_counts_twice(case: Case) -> None:
             case.collect(event(event_id="r1"))
         case.collect(event(event_id="r1"))
     assert [e.params["event_id"] for e in case.sandbox.events] == ["r1", "r1"]
+
+
+def test_the_sandbox_tells_what_it_lost_and_what_came_twice(case: Case) -> None:
+    case.collect(event(event_id="r1"), event("email_open", event_id="r1"), event("click"), event())
+    with urlopen(f"{case.url}/_sandbox/dropped", timeout=10) as answer:
+        assert json.load(answer) == {"total": 1, "reasons": {"event: events NAME_RESERVED": 1}}
+    with urlopen(f"{case.url}/_sandbox/events", timeout=10) as answer:
+        told = json.load(answer)
+    assert told == {"total": 3, "by_name": {"email_sent": 2, "email_open": 1}, "doubles": 1}
+
+
+def test_as_a_process_on_a_stepped_clock(tmp_path: Path) -> None:
+    clock = SteppedClock(tmp_path / "clock")
+    clock.jump(timedelta(days=10))
+    command = [sys.executable, "-m", "contracts.google_analytics.sandbox", "--clock", f"stepped:{clock.path}"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        url = process.stdout.readline().strip()
+        for age in (timedelta(), timedelta(days=10)):  # the second lies ten days back on this clock
+            moment = int((clock.now() - age).timestamp() * 1_000_000)
+            body = hit({**event(), "timestamp_micros": moment})
+            query = "measurement_id=G-SANDBOX01&api_secret=sandbox-api-secret"
+            with urlopen(Request(f"{url}/mp/collect?{query}", body), timeout=10) as answer:
+                assert answer.status == 204
+        with urlopen(f"{url}/_sandbox/events", timeout=10) as answer:
+            assert json.load(answer)["total"] == 1
+        process.terminate()
+        assert process.wait(10) == 0
 
 
 NAMES = st.text(string.ascii_letters + string.digits + "_", min_size=1, max_size=40).filter(

@@ -153,6 +153,21 @@ def test_headers_are_unfolded_and_decoded() -> None:
     assert read_traces(content, envelope).links == ()
 
 
+def test_only_what_a_mail_program_shows_counts_and_only_on_the_senders_host() -> None:
+    web = "http://127.0.0.1:8000"
+    page = f"""
+      <!--[if mso]><a href="{web}/c/outlook">x</a><img src="{web}/o/outlook"><![endif]-->
+      <!--[if !mso]><!--><A CLASS="a > b" HREF='{web}/c/1?a=1&amp;b=2'>first</A><!--<![endif]-->
+      <abbr title="{web}/c/no">no link</abbr><area href="{web}/c/area"><a name="top">anchor</a>
+      <a href="{web}/u/7?really">leave</a><a href="{web}.evil.example/c/2">other host</a>
+      <a href="https://127.0.0.1:8000/c/3">other scheme</a><img alt="1 > 0" src="{web}/o/1"/><img src="cid:logo">
+    """
+    content = mail(number=7, web=web, body=page)
+    traces = read_traces(content, read_headers(content))
+    assert traces.links == (f"{web}/c/1?a=1&b=2",)
+    assert traces.images == (f"{web}/o/1",)
+
+
 # -- the status API, as another process sees it ------------------------------------------------------------------------
 
 
