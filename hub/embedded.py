@@ -121,8 +121,7 @@ class EmbeddedServers:
         if user := _server_user():
             for path in (data, sockets, self.folder / "log"):
                 os.chown(path, user.pw_uid, user.pw_gid)
-            for path in (data, sockets, _postgres_bin()):
-                _let_traverse(path)
+            _let_traverse(sockets)
         data.chmod(0o700)
         if not (data / "PG_VERSION").exists():
             self._postgres_program(
@@ -174,6 +173,9 @@ class EmbeddedServers:
         self, name: str, *arguments: str, check: bool = True
     ) -> subprocess.CompletedProcess[str]:
         user = _server_user()
+        if user:
+            for path in (self.folder / "pg", _postgres_bin()):
+                _let_traverse(path)
         # Output goes to a file: a server that pg_ctl starts would keep a pipe open for ever.
         with tempfile.TemporaryFile("w+") as out:
             done = subprocess.run(  # noqa: S603  # a program of our own wheel

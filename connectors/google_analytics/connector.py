@@ -50,7 +50,7 @@ class GoogleAnalytics(Connector[Settings]):
         docs="docs/connectors/google_analytics.md",
         needs_contact=False,
         repeatable=False,
-        batch=500,
+        batch=100,
     )
 
     def connect(self, http: Http) -> Http:

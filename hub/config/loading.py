@@ -91,7 +91,9 @@ def _place(
     for number, step in enumerate(path):
         if number >= start and clean and clean[-1] in ("steps", "then", "else") and isinstance(step, int):
             return (*clean, step), None, "step"
-        if (isinstance(data, dict) and step in data) or (isinstance(data, list) and isinstance(step, int) and step < len(data)):
+        if (isinstance(data, dict) and step in data) or (
+            isinstance(data, list) and isinstance(step, int) and step < len(data)
+        ):
             data = data[step]
         elif number < len(path) - 1:  # pydantic's own words for a union's arm
             continue

@@ -16,6 +16,7 @@ from hub.errors import HubError
 from hub.jobs import stages
 from hub.jobs.runtime import Runtime
 from hub.jobs.wake import QUEUE, Wake, redis_settings
+from hub.store import runs
 
 log = structlog.get_logger()
 
@@ -48,6 +49,8 @@ async def work(ctx: dict[str, Any], kind: str, key: str) -> int:
 async def sweep(ctx: dict[str, Any]) -> int:
     """Wake every kind of work that waits in PostgreSQL. Returns how many calls were new."""
     runtime: Runtime = ctx["runtime"]
+    async with runtime.db.transaction() as conn:
+        await runs.close_abandoned(conn, now=runtime.clock.now())
     waiting = await stages.waiting(runtime)
     return await runtime.bell.ring(Wake(w.kind, w.key) for w in waiting)
 

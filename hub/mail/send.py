@@ -65,7 +65,14 @@ class Sender:
         self.tally = Tally()
 
     async def send_due(self, purposes: Mapping[str, bool]) -> Tally:
-        """Send everything that is due, until nothing is, no relay answers, or `stop` is set."""
+        """Send everything that is due, until nothing is, no relay answers, or `stop` is set.
+
+        While it runs it holds the lock of its worker's name, by which the others know that it is alive.
+        """
+        async with self.db.exclusive(f"worker:{self.worker}"):
+            return await self._send_all(purposes)
+
+    async def _send_all(self, purposes: Mapping[str, bool]) -> Tally:
         async with self.db.transaction() as conn:
             await ledger.recover(conn)
         while not self.stop.is_set():
@@ -192,8 +199,7 @@ class Sender:
     async def _settle(self, outcomes: Sequence[Sent]) -> None:
         if not outcomes:
             return
-        async with self.db.transaction() as conn:
-            await ledger.settle(conn, outcomes, now=self.clock.now())
+        await self.db.repeated(lambda conn: ledger.settle(conn, outcomes, now=self.clock.now()))
         for outcome in outcomes:
             kind = "requeued" if outcome.state == "queued" else outcome.state
             setattr(self.tally, kind, getattr(self.tally, kind) + 1)

@@ -33,7 +33,5 @@ async def unsubscribed(db: Database, clock: Clock, delivery_id: int, *, how: str
 async def _record(
     db: Database, clock: Clock, delivery_id: int, kind: ResultKind, key: str, detail: dict[str, str]
 ) -> bool:
-    async with db.transaction() as conn:
-        return await events.record(
-            conn, events.Evidence(delivery_id, kind, clock.now(), "web", key, detail), now=clock.now()
-        )
+    evidence = events.Evidence(delivery_id, kind, clock.now(), "web", key, detail)
+    return await db.repeated(lambda conn: events.record(conn, evidence, now=clock.now()))

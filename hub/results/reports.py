@@ -10,11 +10,11 @@ from typing import Any
 
 from psycopg import AsyncConnection
 
+from hub.bounces import classify
 from hub.clock import Clock
 from hub.errors import SignatureError
 from hub.model import ResultKind
 from hub.results import dsn
-from hub.bounces import classify
 from hub.signing import Signer
 from hub.store import events
 from hub.store.database import Database
@@ -39,9 +39,11 @@ async def take(db: Database, clock: Clock, signer: Signer, maildir: Path) -> Tak
     new, seen = maildir / "new", maildir / "cur"
     while files := await asyncio.to_thread(_list, new, BATCH):
         contents = await asyncio.to_thread(lambda files=files: [_read(f) for f in files])
-        async with db.transaction() as conn:
-            for raw in contents:
-                if raw is not None:
+        for raw in contents:
+            if (
+                raw is not None
+            ):  # one transaction each: a group would hold many mails' rows in an order of its own
+                async with db.transaction() as conn:
                     await _one(conn, clock, signer, raw, taken)
         await asyncio.to_thread(_move, files, seen)
     return taken

@@ -45,7 +45,7 @@ async def waiting(
         SELECT 'mail', '', count(*) FROM delivery
         WHERE (state = 'queued' AND (not_before IS NULL OR not_before <= %(now)s)
                AND (retry_at IS NULL OR retry_at <= clock_timestamp()))
-           OR (state IN ('claimed', 'sending') AND lease_until < clock_timestamp())
+           OR (state IN ('claimed', 'sending') AND (lease_until < clock_timestamp() OR NOT work_is_held('worker:' || claimed_by)))
         HAVING count(*) > 0
         UNION ALL
         SELECT 'results', '', count(*) FROM event WHERE planned_at IS NULL HAVING count(*) > 0
@@ -55,7 +55,7 @@ async def waiting(
         UNION ALL
         SELECT 'push', connection, count(*) FROM outbox
         WHERE (state = 'queued' AND due_at <= clock_timestamp())
-           OR (state = 'attempting' AND lease_until < clock_timestamp())
+           OR (state = 'attempting' AND NOT work_is_held('push:' || connection))
         GROUP BY connection
         """,
         {"now": now, "list_max_age": LIST_MAX_AGE, "delivered_after": delivered_after},

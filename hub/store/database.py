@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
 import structlog
@@ -23,6 +23,7 @@ MIGRATION_LOCK = 0x4D61696C  # "Mail"
 WAIT_SECONDS = 30.0
 
 Connection = AsyncConnection[Any]
+T = TypeVar("T")
 
 
 class Database:
@@ -57,6 +58,22 @@ class Database:
         """A connection inside a transaction: committed at the end of the block, rolled back by any exception."""
         async with self._taken() as conn, conn.transaction():
             yield conn
+
+    async def repeated(self, work: Callable[[Connection], Awaitable[T]], *, attempts: int = 5) -> T:
+        """Do `work` in a transaction, again when the connection is cut or a deadlock is broken at our cost.
+
+        For what must not be lost and may be done twice: a commit whose answer was lost is repeated.
+        """
+        for attempt in range(1, attempts + 1):
+            try:
+                async with self.transaction() as conn:
+                    return await work(conn)
+            except psycopg.OperationalError as error:
+                if attempt == attempts:
+                    raise
+                log.warning("a transaction is repeated", reason=type(error).__name__, attempt=attempt)
+                await asyncio.sleep(0.1 * attempt)
+        raise HubError("no attempt was made")  # attempts < 1
 
     @asynccontextmanager
     async def _taken(self) -> AsyncIterator[Connection]:

@@ -229,7 +229,8 @@ async def begin(
 async def settle(conn: AsyncConnection[Any], outcomes: Sequence[Sent], *, now: datetime) -> int:
     """Record outcomes in the caller's transaction, each with the event that it is. Returns how many were ours to record.
 
-    An outcome that comes after its lease ran out still settles an `uncertain` row: it is better knowledge.
+    An outcome that comes late still settles an `uncertain` row: it is better knowledge. People may be faster than
+    a relay's answer: then the row is `accepted` already, and gets the reply.
     """
     if not outcomes:
         return 0
@@ -238,6 +239,8 @@ async def settle(conn: AsyncConnection[Any], outcomes: Sequence[Sent], *, now: d
         WITH told AS (
             SELECT * FROM jsonb_to_recordset(%(rows)s::jsonb) AS t (id bigint, claim bigint, state text, relay text,
                 message_id text, subject text, reply_code int, reply_text text, reason text, retry_seconds float, bounce jsonb)
+        ), held AS (  -- in one order, so that two group commits never wait for each other
+            SELECT d.id FROM delivery d JOIN told t ON t.id = d.id ORDER BY d.id FOR UPDATE OF d
         ), settled AS (
             UPDATE delivery d SET
                 state = CASE WHEN t.state = 'queued' AND d.attempts >= %(max_attempts)s THEN 'rejected' ELSE t.state END,
@@ -247,9 +250,10 @@ async def settle(conn: AsyncConnection[Any], outcomes: Sequence[Sent], *, now: d
                 retry_at = CASE WHEN t.state = 'queued' THEN clock_timestamp() + make_interval(secs => t.retry_seconds) END,
                 sent_at = CASE WHEN t.state = 'accepted' THEN %(now)s ELSE d.sent_at END,
                 settled_at = CASE WHEN t.state = 'rejected' THEN %(now)s ELSE d.settled_at END
-            FROM told t
+            FROM told t JOIN held USING (id)
             WHERE d.id = t.id AND d.claim = t.claim
-              AND (d.state IN ('claimed', 'sending') OR (d.state = 'uncertain' AND t.state IN ('accepted', 'rejected')))
+              AND (d.state IN ('claimed', 'sending') OR (d.state = 'uncertain' AND t.state IN ('accepted', 'rejected'))
+                   OR (d.state = 'accepted' AND t.state = 'accepted' AND d.reply_code IS NULL))
             RETURNING d.id, d.contact_id, d.email, d.state, t.bounce
         ), happened AS (
             INSERT INTO event (delivery_id, contact_id, kind, occurred_at, received_at, source, source_key, detail)
@@ -280,11 +284,18 @@ async def settle(conn: AsyncConnection[Any], outcomes: Sequence[Sent], *, now: d
 
 
 async def recover(conn: AsyncConnection[Any]) -> tuple[int, int]:
-    """Take back rows whose lease ran out. Returns (queued again, uncertain)."""
+    """Take back what a worker left behind that is gone, or whose lease ran out. Returns (queued again, uncertain).
+
+    A worker is here while it holds the lock of `Database.exclusive("worker:NAME")`.
+    """
     cursor = await conn.execute(
         """
         WITH lost AS (
-            SELECT id FROM delivery WHERE state IN ('claimed', 'sending') AND lease_until < clock_timestamp() FOR UPDATE SKIP LOCKED
+            SELECT id FROM delivery WHERE state IN ('claimed', 'sending')
+              AND (lease_until < clock_timestamp() OR claimed_by IN (
+                  SELECT w.name FROM (SELECT DISTINCT claimed_by AS name FROM delivery WHERE state IN ('claimed', 'sending')) w
+                  WHERE NOT work_is_held('worker:' || w.name)))
+            FOR UPDATE SKIP LOCKED
         ), taken AS (
             UPDATE delivery d SET
                 state = CASE WHEN d.state = 'claimed' THEN 'queued' ELSE 'uncertain' END,

@@ -1,8 +1,8 @@
 """The outbox: what is to be written to vendors, decided in the transaction that made it necessary.
 
-A row is claimed (`attempting`, committed, leased on the database's clock) before the vendor is called, and
-settled after. A lease that ran out means a crash in between: it is repeated where the connector is
-repeatable, else it rests as `uncertain` and is never repeated blindly.
+A row is claimed (`attempting`, committed) before the vendor is called, and
+settled after. What is left `attempting` when nobody pushes means a crash in between: it is repeated where the
+connector is repeatable, else it rests as `uncertain` and is never repeated blindly.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from psycopg import AsyncConnection
 from hub.model import Outcome, OutcomeStatus
 
 MAX_ATTEMPTS = 8
-LEASE_SECONDS = 120
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,7 @@ class NewPush:
 
 @dataclass(frozen=True)
 class Claimed:
-    """A row that is ours to write until its lease runs out."""
+    """A row that is ours to write."""
 
     id: int
     kind: str
@@ -94,12 +93,11 @@ async def claim(conn: AsyncConnection[Any], connection: str, limit: int) -> list
             FOR UPDATE SKIP LOCKED
         )
         UPDATE outbox o
-        SET state = 'attempting', attempts = o.attempts + 1, claim = nextval('outbox_claim'),
-            lease_until = clock_timestamp() + make_interval(secs => %(lease)s)
+        SET state = 'attempting', attempts = o.attempts + 1, claim = nextval('outbox_claim')
         FROM head WHERE o.id = head.id
         RETURNING o.id, o.kind, o.dedupe_key, o.payload, o.contact_id, o.attempts, o.claim
         """,
-        {"connection": connection, "limit": limit, "lease": LEASE_SECONDS},
+        {"connection": connection, "limit": limit},
     )
     rows = [Claimed(*row) for row in await cursor.fetchall()]
     return sorted(rows, key=lambda row: row.id)
@@ -119,7 +117,7 @@ class Settled:
 async def settle(
     conn: AsyncConnection[Any], claimed: Sequence[Claimed], outcomes: dict[str, Outcome], *, now: datetime
 ) -> Settled:
-    """Record what the vendor said, keyed by `dedupe_key`. A claim that was lost meanwhile is left alone.
+    """Record what the vendor said, keyed by `dedupe_key`. A row that was claimed anew meanwhile is left alone.
 
     `retry` goes back to the queue with growing pauses until `MAX_ATTEMPTS`, then rests among the dead letters.
     """
@@ -140,8 +138,8 @@ async def settle(
         await cursor.executemany(
             """
             UPDATE outbox SET state = %s, code = %s, message = %s, fix = %s, remote_id = %s, confirmed_at = %s,
-                due_at = clock_timestamp() + make_interval(secs => %s), lease_until = NULL
-            WHERE id = %s AND claim = %s AND state = 'attempting'
+                due_at = clock_timestamp() + make_interval(secs => %s)
+            WHERE id = %s AND claim = %s AND state IN ('attempting', 'uncertain')
             """,
             rows,
         )
@@ -164,7 +162,7 @@ def _next_state(status: OutcomeStatus, attempts: int) -> tuple[str, str]:
 async def give_back(conn: AsyncConnection[Any], claimed: Sequence[Claimed]) -> None:
     """Return claimed rows that were never offered to the vendor, as if they had not been claimed."""
     await conn.execute(
-        """UPDATE outbox o SET state = 'queued', attempts = o.attempts - 1, lease_until = NULL
+        """UPDATE outbox o SET state = 'queued', attempts = o.attempts - 1
            FROM unnest(%s::bigint[], %s::bigint[]) AS c (id, claim)
            WHERE o.id = c.id AND o.claim = c.claim AND o.state = 'attempting'""",
         [[c.id for c in claimed], [c.claim for c in claimed]],
@@ -172,11 +170,14 @@ async def give_back(conn: AsyncConnection[Any], claimed: Sequence[Claimed]) -> N
 
 
 async def recover(conn: AsyncConnection[Any], connection: str, *, repeatable: bool) -> int:
-    """Take back rows whose lease ran out: a crash between claim and settlement. Returns how many."""
+    """Take back rows that were claimed and never settled: a crash in between. Returns how many.
+
+    Call it only while this process alone may push to the connection (`Database.exclusive`): then nobody is at them.
+    """
     cursor = await conn.execute(
-        """UPDATE outbox SET state = %s, lease_until = NULL,
+        """UPDATE outbox SET state = %s,
                message = CASE WHEN %s THEN message ELSE 'the hub stopped before the answer came' END
-           WHERE connection = %s AND state = 'attempting' AND lease_until < clock_timestamp()""",
+           WHERE connection = %s AND state = 'attempting'""",
         ["queued" if repeatable else "uncertain", repeatable, connection],
     )
     return cursor.rowcount

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from hub.sdk.connector import Limit
 from hub.sdk.quota import room
-from hub.store.database import Database
+from hub.store.database import Connection, Database
 
 
 class _Full(Exception):
@@ -27,44 +27,43 @@ class PostgresQuota:
         self, account: str, limits: Sequence[Limit], *, cost: int, share: float
     ) -> tuple[float, str]:
         try:
-            return await self._take(account, limits, cost, share)
+            return await self.db.repeated(lambda conn: self._take(conn, account, limits, cost, share))
         except _Full as full:
             return full.seconds, full.limit
 
     async def _take(
-        self, account: str, limits: Sequence[Limit], cost: int, share: float
+        self, conn: Connection, account: str, limits: Sequence[Limit], cost: int, share: float
     ) -> tuple[float, str]:
-        async with self.db.transaction() as conn:
+        cursor = await conn.execute(
+            """SELECT extract(epoch FROM until - clock_timestamp()), reason FROM quota_pause
+               WHERE account = %s AND until > clock_timestamp() ORDER BY until DESC LIMIT 1""",
+            [account],
+        )
+        if paused := await cursor.fetchone():
+            return float(paused[0]), paused[1]
+        # Limits are taken in one order by everybody, so that two callers never wait for each other.
+        for limit in sorted(limits, key=lambda limit: limit.name):
             cursor = await conn.execute(
-                """SELECT extract(epoch FROM until - clock_timestamp()), reason FROM quota_pause
-                   WHERE account = %s AND until > clock_timestamp() ORDER BY until DESC LIMIT 1""",
-                [account],
+                """
+                INSERT INTO quota AS q (account, limit_name, window_start, used)
+                VALUES (%(account)s, %(name)s, clock_timestamp(), %(cost)s)
+                ON CONFLICT (account, limit_name) DO UPDATE SET
+                    used = CASE WHEN q.window_start + %(window)s <= clock_timestamp() THEN 0 ELSE q.used END + %(cost)s,
+                    window_start = CASE WHEN q.window_start + %(window)s <= clock_timestamp()
+                                        THEN clock_timestamp() ELSE q.window_start END
+                RETURNING used, greatest(extract(epoch FROM window_start + %(window)s - clock_timestamp()), 0.001)
+                """,
+                {
+                    "account": account,
+                    "name": limit.name,
+                    "cost": cost,
+                    "window": timedelta(seconds=limit.seconds),
+                },
             )
-            if paused := await cursor.fetchone():
-                return float(paused[0]), paused[1]
-            # Limits are taken in one order by everybody, so that two callers never wait for each other.
-            for limit in sorted(limits, key=lambda limit: limit.name):
-                cursor = await conn.execute(
-                    """
-                    INSERT INTO quota AS q (account, limit_name, window_start, used)
-                    VALUES (%(account)s, %(name)s, clock_timestamp(), %(cost)s)
-                    ON CONFLICT (account, limit_name) DO UPDATE SET
-                        used = CASE WHEN q.window_start + %(window)s <= clock_timestamp() THEN 0 ELSE q.used END + %(cost)s,
-                        window_start = CASE WHEN q.window_start + %(window)s <= clock_timestamp()
-                                            THEN clock_timestamp() ELSE q.window_start END
-                    RETURNING used, greatest(extract(epoch FROM window_start + %(window)s - clock_timestamp()), 0.001)
-                    """,
-                    {
-                        "account": account,
-                        "name": limit.name,
-                        "cost": cost,
-                        "window": timedelta(seconds=limit.seconds),
-                    },
-                )
-                row = await cursor.fetchone()
-                assert row is not None
-                if row[0] > room(limit, share):
-                    raise _Full(float(row[1]), limit.name)
+            row = await cursor.fetchone()
+            assert row is not None
+            if row[0] > room(limit, share):
+                raise _Full(float(row[1]), limit.name)
         return 0.0, ""
 
     async def pause(self, account: str, limit: str, seconds: float, reason: str) -> None:

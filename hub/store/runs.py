@@ -66,8 +66,16 @@ async def start(conn: AsyncConnection[Any], kind: str, connection: str, stream: 
     return int(row[0])
 
 
-async def progress(conn: AsyncConnection[Any], run_id: int, counts: Counts) -> None:
-    await conn.execute("UPDATE run SET counts = %s WHERE id = %s", [Jsonb(counts.as_dict()), run_id])
+async def close_abandoned(conn: AsyncConnection[Any], *, now: datetime) -> int:
+    """Close runs whose process is gone as partial: nobody holds their work any more. Returns how many."""
+    cursor = await conn.execute(
+        """UPDATE run SET state = 'partial', finished_at = %s, reason = 'the hub stopped in the middle; the next run goes on'
+           WHERE state = 'running' AND NOT work_is_held(
+               CASE kind WHEN 'pull' THEN 'pull:' || connection || '/' || stream
+                         WHEN 'push' THEN 'push:' || connection ELSE 'inbox:' || connection END)""",
+        [now],
+    )
+    return cursor.rowcount
 
 
 async def finish(

@@ -13,7 +13,7 @@ from hub.mapping import Mapping
 from hub.model import ConsentWrite, FieldWrite, Outcome, OutcomeStatus, Push, Rejected, Result
 from hub.sdk.connector import Connector
 from hub.store import contacts, outbox, runs
-from hub.store.database import Database
+from hub.store.database import Connection, Database
 from hub.sync.pull import Progress, Pulled
 
 
@@ -153,11 +153,15 @@ async def _settle(
         done = outcomes[row.dedupe_key]
         if done.wrote and done.remote_id:
             writes.setdefault(done.object or "contact", {}).setdefault(done.remote_id, {}).update(done.wrote)
-    async with db.transaction() as conn:
-        settled = await outbox.settle(conn, claimed, outcomes, now=clock.now())
+
+    async def record(conn: Connection) -> outbox.Settled:
+        done = await outbox.settle(conn, claimed, outcomes, now=clock.now())
         for object, written in writes.items():
             await outbox.remember_writes(conn, connection, object, written, at=clock.now())
         await runs.reject(conn, run_id, refused, now=clock.now())
+        return done
+
+    settled = await db.repeated(record)
     counts.add(
         runs.Counts(
             read=len(claimed), written=settled.done, retried=settled.retried,

@@ -84,3 +84,14 @@ CREATE TABLE suppression (
     at timestamptz NOT NULL,
     evidence jsonb NOT NULL DEFAULT '{}'
 );
+
+-- Whether a live session does the named work now (it holds the lock of `Database.exclusive`): a process that was
+-- killed is known to be gone at once, long before its lease runs out.
+CREATE FUNCTION work_is_held(name text) RETURNS boolean STABLE LANGUAGE sql
+AS $$
+    SELECT EXISTS (
+        SELECT FROM pg_locks l
+        WHERE l.locktype = 'advisory' AND l.granted AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+          AND l.classid::bigint = (hashtext('hub work')::bigint & 4294967295)
+          AND l.objid::bigint = (hashtext(name)::bigint & 4294967295))
+$$;

@@ -31,7 +31,6 @@ CREATE TABLE outbox (
         ('queued', 'attempting', 'done', 'dropped', 'dead', 'uncertain')),
     attempts integer NOT NULL DEFAULT 0,
     due_at timestamptz NOT NULL DEFAULT now(), -- database time
-    lease_until timestamptz,                   -- database time
     claim bigint NOT NULL DEFAULT 0,
     code text NOT NULL DEFAULT '',
     message text NOT NULL DEFAULT '',
@@ -43,7 +42,7 @@ CREATE TABLE outbox (
 );
 CREATE SEQUENCE outbox_claim;
 CREATE INDEX outbox_due ON outbox (connection, id) WHERE state = 'queued';
-CREATE INDEX outbox_attempting ON outbox (lease_until) WHERE state = 'attempting';
+CREATE INDEX outbox_attempting ON outbox (connection) WHERE state = 'attempting';
 CREATE INDEX outbox_contact ON outbox (contact_id);
 CREATE INDEX outbox_event ON outbox (event_id);
 
