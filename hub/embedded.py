@@ -135,14 +135,25 @@ class EmbeddedServers:
                 "--locale=C",
                 "--no-sync",
             )
-        if not self._postgres_pid():
-            options = " ".join(f"-c {name}={value!r}" for name, value in POSTGRES_SETTINGS.items())
-            self._pg_ctl(
-                "start", "-o", f"-k '{sockets}' {options}", "-l", str(self.folder / "log" / "postgres.log")
-            )
-        self._wait(lambda: self._psql("SELECT 1") == "1", "PostgreSQL", "postgres.log")
+        self._start_postgres(sockets)
         if self._psql("SELECT count(*) FROM pg_database WHERE datname = 'hub'") != "1":
             self._psql("CREATE DATABASE hub")
+
+    def _start_postgres(self, sockets: Path) -> None:
+        """Start until it answers: a server that was killed a moment ago still holds its place for another."""
+        options = " ".join(f"-c {name}={value!r}" for name, value in POSTGRES_SETTINGS.items())
+        deadline = time.monotonic() + START_SECONDS
+        while self._psql("SELECT 1") != "1":
+            try:
+                if not self._postgres_pid():
+                    log = str(self.folder / "log" / "postgres.log")
+                    self._pg_ctl("start", "-o", f"-k '{sockets}' {options}", "-l", log)
+            except HubError:
+                if time.monotonic() > deadline:
+                    raise
+            if time.monotonic() > deadline:
+                raise HubError("PostgreSQL does not answer", f"read {self.folder / 'log' / 'postgres.log'}")
+            time.sleep(0.05)
 
     def _postgres_pid(self) -> int:
         """The running postmaster's pid or 0. A pid file that a killed server left behind does not count."""

@@ -21,10 +21,13 @@ class Post:
     def __init__(self, db: Database, clock: ManualClock) -> None:
         self.db, self.clock = db, clock
 
-    async def sent(self, state: str = "accepted", email: str = "ann@example.com", known_to: str = "crm") -> int:
+    async def sent(
+        self, state: str = "accepted", email: str = "ann@example.com", known_to: str = "crm"
+    ) -> int:
         async with self.db.transaction() as conn:
             cursor = await conn.execute(
-                "INSERT INTO contact (email, changed_at) VALUES (%s, %s) RETURNING id", [email, self.clock.now()]
+                "INSERT INTO contact (email, changed_at) VALUES (%s, %s) RETURNING id",
+                [email, self.clock.now()],
             )
             (contact_id,) = await cursor.fetchone() or (0,)
             await conn.execute(
@@ -34,7 +37,13 @@ class Post:
             cursor = await conn.execute(
                 """INSERT INTO delivery (message, contact_id, occurrence, purpose, email, state, queued_at, sent_at)
                    VALUES ('welcome', %s, 'x', 'news', %s, %s, %s, %s) RETURNING id""",
-                [contact_id, email, state, self.clock.now(), self.clock.now() if state == "accepted" else None],
+                [
+                    contact_id,
+                    email,
+                    state,
+                    self.clock.now(),
+                    self.clock.now() if state == "accepted" else None,
+                ],
             )
             row = await cursor.fetchone()
             assert row
@@ -66,7 +75,9 @@ async def test_a_repeated_event_changes_nothing(post: Post) -> None:
 async def test_only_a_dead_address_is_suppressed(post: Post, kind: BounceClass) -> None:
     delivery = await post.sent()
     await post.tell(delivery, ResultKind.BOUNCED, "k", **{"class": kind.value, "reason": "550"})
-    suppressed = await post.rows("SELECT count(*) FROM suppression WHERE email_hash = address_hash('ANN@example.com')")
+    suppressed = await post.rows(
+        "SELECT count(*) FROM suppression WHERE email_hash = address_hash('ANN@example.com')"
+    )
     assert suppressed == [(1 if kind is BounceClass.ADDRESS else 0,)]
 
 
@@ -77,13 +88,17 @@ async def test_evidence_settles_an_uncertain_send(post: Post, database: Database
     assert await post.rows("SELECT kind FROM event ORDER BY kind") == [("opened",), ("sent",)]
 
 
-async def test_an_unsubscription_stops_the_purpose_at_once(post: Post, database: Database, clock: ManualClock) -> None:
+async def test_an_unsubscription_stops_the_purpose_at_once(
+    post: Post, database: Database, clock: ManualClock
+) -> None:
     delivery = await post.sent()
     assert await engagement.unsubscribed(database, clock, delivery, how="one-click")
     assert await post.rows("SELECT purpose, status, source FROM consent") == [("news", "out", "web")]
 
 
-async def test_unsubscribing_again_after_coming_back_counts(post: Post, database: Database, clock: ManualClock) -> None:
+async def test_unsubscribing_again_after_coming_back_counts(
+    post: Post, database: Database, clock: ManualClock
+) -> None:
     delivery = await post.sent()
     await engagement.unsubscribed(database, clock, delivery, how="page")
     clock.advance(hours=1)
@@ -98,7 +113,9 @@ async def test_unsubscribing_again_after_coming_back_counts(post: Post, database
     assert await post.rows("SELECT status FROM consent ORDER BY at") == [("out",), ("in",), ("out",)]
 
 
-async def test_quiet_mails_are_delivered_and_bounced_ones_are_not(post: Post, database: Database, clock: ManualClock) -> None:
+async def test_quiet_mails_are_delivered_and_bounced_ones_are_not(
+    post: Post, database: Database, clock: ManualClock
+) -> None:
     quiet, bounced = await post.sent(), await post.sent(email="bob@example.com")
     await post.tell(bounced, ResultKind.BOUNCED, "k", **{"class": "policy"})
     clock.advance(hours=25)
@@ -111,7 +128,9 @@ async def test_quiet_mails_are_delivered_and_bounced_ones_are_not(post: Post, da
     assert fresh != quiet
 
 
-async def test_each_system_is_told_the_first_of_a_kind_once(post: Post, database: Database, clock: ManualClock) -> None:
+async def test_each_system_is_told_the_first_of_a_kind_once(
+    post: Post, database: Database, clock: ManualClock
+) -> None:
     delivery = await post.sent()
     for link in ("https://a.example/1", "https://a.example/2"):
         await engagement.clicked(database, clock, delivery, link)

@@ -21,9 +21,12 @@ class Box:
         async with self.db.transaction() as conn:
             if contact:
                 await conn.execute(
-                    "INSERT INTO contact (id, changed_at) VALUES (%s, %s) ON CONFLICT DO NOTHING", [contact, self.clock.now()]
+                    "INSERT INTO contact (id, changed_at) VALUES (%s, %s) ON CONFLICT DO NOTHING",
+                    [contact, self.clock.now()],
                 )
-            return await outbox.enqueue(conn, [NewPush("crm", "field", key, {"fields": {}}, self.clock.now(), contact)])
+            return await outbox.enqueue(
+                conn, [NewPush("crm", "field", key, {"fields": {}}, self.clock.now(), contact)]
+            )
 
     async def claim(self, limit: int = 10) -> list[Claimed]:
         async with self.db.transaction() as conn:
@@ -38,13 +41,11 @@ class Box:
         async with self.db.transaction() as conn:
             await conn.execute("UPDATE outbox SET due_at = clock_timestamp() - interval '1 s'")
 
-    async def expire(self) -> None:
-        async with self.db.transaction() as conn:
-            await conn.execute("UPDATE outbox SET lease_until = clock_timestamp() - interval '1 s' WHERE state = 'attempting'")
-
     async def states(self) -> dict[str, str]:
         async with self.db.connection() as conn:
-            return dict(await (await conn.execute("SELECT dedupe_key, state FROM outbox ORDER BY id")).fetchall())
+            return dict(
+                await (await conn.execute("SELECT dedupe_key, state FROM outbox ORDER BY id")).fetchall()
+            )
 
 
 @pytest.fixture
@@ -77,7 +78,11 @@ async def test_a_retry_waits_and_gives_up_after_the_cap(box: Box) -> None:
 
 @pytest.mark.parametrize(
     ("status", "state"),
-    [(OutcomeStatus.FIX_NEEDED, "dead"), (OutcomeStatus.DROPPED, "dropped"), (OutcomeStatus.UNCERTAIN, "uncertain")],
+    [
+        (OutcomeStatus.FIX_NEEDED, "dead"),
+        (OutcomeStatus.DROPPED, "dropped"),
+        (OutcomeStatus.UNCERTAIN, "uncertain"),
+    ],
 )
 async def test_what_cannot_go_on_rests(box: Box, status: OutcomeStatus, state: str) -> None:
     await box.put("a")
@@ -103,7 +108,6 @@ async def test_a_crash_between_claim_and_settlement(box: Box, database: Database
     for repeatable, state in ((True, "queued"), (False, "uncertain")):
         await box.put(state)
         await box.claim()
-        await box.expire()
         async with database.transaction() as conn:
             assert await outbox.recover(conn, "crm", repeatable=repeatable) == 1
         assert (await box.states())[state] == state
@@ -113,7 +117,6 @@ async def test_a_crash_between_claim_and_settlement(box: Box, database: Database
 async def test_a_late_answer_of_a_lost_claim_changes_nothing(box: Box, database: Database) -> None:
     await box.put("a")
     late = await box.claim()
-    await box.expire()
     async with database.transaction() as conn:
         await outbox.recover(conn, "crm", repeatable=True)
     again = await box.claim()
@@ -139,10 +142,14 @@ async def test_dead_letters_are_replayed(box: Box, database: Database) -> None:
     assert [c.attempts for c in await box.claim()] == [1]
 
 
-async def test_own_writes_are_remembered_newest_first(box: Box, database: Database, clock: ManualClock) -> None:
+async def test_own_writes_are_remembered_newest_first(
+    box: Box, database: Database, clock: ManualClock
+) -> None:
     async with database.transaction() as conn:
         await outbox.remember_writes(conn, "crm", "contact", {"7": {"city": "Graz"}}, at=clock.now())
-        await outbox.remember_writes(conn, "crm", "contact", {"7": {"city": "Linz"}, "8": {"city": "Wien"}}, at=clock.now())
+        await outbox.remember_writes(
+            conn, "crm", "contact", {"7": {"city": "Linz"}, "8": {"city": "Wien"}}, at=clock.now()
+        )
         cursor = await conn.execute(
             "SELECT external_id, value_hash = sha256(convert_to('Linz', 'UTF8')) FROM echo ORDER BY external_id"
         )
