@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -41,7 +42,13 @@ class Database:
         )  # fmt: skip
 
     async def __aenter__(self) -> Database:
-        await self._pool.open(wait=True, timeout=self.wait_seconds)
+        try:
+            await self._pool.open(wait=True, timeout=self.wait_seconds)
+        except PoolTimeout as error:
+            raise HubError(
+                f"PostgreSQL was not reached within {self.wait_seconds:.0f} s",
+                "check that the server runs and that HUB_DATABASE_URL names it",
+            ) from error
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -148,14 +155,42 @@ def migrate(url: str, folder: Path = MIGRATIONS) -> list[str]:
     Raises HubError when the database is newer than this program.
     """
     with _migrating(url, folder) as (backend, pending):
-        backend.apply_migrations(pending)
+        for migration in pending:
+            _apply(backend, migration)
         return [migration.id for migration in pending]
+
+
+def _apply(backend: Any, migration: Any) -> None:
+    """Do it and mark it done in one transaction: a process killed between the two would have it done twice."""
+    migration.load()
+    if migration.use_transactions:
+        with backend.transaction():
+            migration.process_steps(backend, "apply")
+            backend.mark_one(migration)
+    else:
+        migration.process_steps(backend, "apply")
+        with backend.transaction():
+            backend.mark_one(migration)
 
 
 def pending_migrations(url: str, folder: Path = MIGRATIONS) -> list[str]:
-    """Names of migrations that are not applied yet."""
-    with _migrating(url, folder) as (_, pending):
-        return [migration.id for migration in pending]
+    """Names of migrations that are not applied yet. Changes nothing; raises HubError as `migrate` does."""
+    from yoyo import read_migrations
+
+    with psycopg.connect(url, autocommit=True) as conn:
+        applied = _applied(conn)
+    names = [migration.id for migration in read_migrations(str(folder))]
+    _refuse_newer(applied, names)
+    return [name for name in names if name not in applied]
+
+
+def _refuse_newer(applied: set[str], known: list[str]) -> None:
+    newer = sorted(applied - set(known))
+    if newer:
+        raise HubError(
+            f"the database has migrations that this version does not know: {', '.join(newer)}",
+            "start the newer version, or restore a backup made before it",
+        )
 
 
 @contextmanager
@@ -165,19 +200,12 @@ def _migrating(url: str, folder: Path) -> Iterator[tuple[Any, Any]]:
 
     with psycopg.connect(url, autocommit=True) as holder:
         _take_lock(holder)
-        backend = get_backend(url.replace("postgresql://", "postgresql+psycopg://", 1))
+        backend = get_backend(re.sub(r"^postgres(ql)?://", "postgresql+psycopg://", url))
         try:
             backend.break_lock()  # its lock is a row that a killed process leaves behind; ours is not
             migrations = read_migrations(str(folder))
-            known = {migration.id for migration in migrations}
             with backend.lock():
-                applied = _applied(holder)
-                newer = sorted(applied - known)
-                if newer:
-                    raise HubError(
-                        f"the database has migrations that this version does not know: {', '.join(newer)}",
-                        "start the newer version, or restore a backup made before it",
-                    )
+                _refuse_newer(_applied(holder), [migration.id for migration in migrations])
                 yield backend, backend.to_apply(migrations)
         finally:
             backend.connection.close()
