@@ -325,20 +325,12 @@ def _let_traverse(path: Path) -> None:
 
 
 def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return not _zombie(pid)
+    """Whether the process runs. One that has ended and waits for its parent to notice does not."""
+    import psutil
 
-
-def _zombie(pid: int) -> bool:
-    """A child of ours that has ended but was not waited for."""
     try:
-        return os.waitpid(pid, os.WNOHANG)[0] == pid
-    except ChildProcessError:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
         return False
 
 
