@@ -75,7 +75,11 @@ class Document:
         head = source[start.column - 1 :]
         if head[:1] == "|":
             body = start.line + line  # the block begins on the next line
-            indent = len(self._lines[start.line]) - len(self._lines[start.line].lstrip()) if start.line < len(self._lines) else 0
+            indent = (
+                len(self._lines[start.line]) - len(self._lines[start.line].lstrip())
+                if start.line < len(self._lines)
+                else 0
+            )
             return Position(self.file, body, indent + column)
         if head[:1] == ">" or line > 1:
             return start
@@ -94,9 +98,13 @@ def load(file: Path, text: str | None = None) -> Document:
         try:
             text = file.read_text(encoding="utf-8")
         except OSError as error:
-            raise Problems([Problem(Position(file, 1, 1), f"cannot be read: {error.strerror}", "check the path")]) from None
+            raise Problems(
+                [Problem(Position(file, 1, 1), f"cannot be read: {error.strerror}", "check the path")]
+            ) from None
         except UnicodeDecodeError as error:
-            raise Problems([Problem(Position(file, 1, 1), f"is not UTF-8 at byte {error.start}", "save it as UTF-8")]) from None
+            raise Problems(
+                [Problem(Position(file, 1, 1), f"is not UTF-8 at byte {error.start}", "save it as UTF-8")]
+            ) from None
     try:
         marked = YAML(typ="rt").load(text)
     except MarkedYAMLError as error:
@@ -109,7 +117,9 @@ def load(file: Path, text: str | None = None) -> Document:
     try:
         data = _plain(marked)
     except RecursionError:
-        raise Problems([Problem(Position(file, 1, 1), "an alias contains itself", "write the values out")]) from None
+        raise Problems(
+            [Problem(Position(file, 1, 1), "an alias contains itself", "write the values out")]
+        ) from None
     return Document(file, data, marked, text)
 
 

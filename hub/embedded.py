@@ -192,7 +192,8 @@ class EmbeddedServers:
             done = subprocess.run(  # noqa: S603  # a program of our own wheel
                 [str(_postgres_bin() / name), *arguments],
                 stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, text=True, check=False, cwd="/",
-                start_new_session=True, **({"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []} if user else {}),
+                start_new_session=True, user=user.pw_uid if user else None, group=user.pw_gid if user else None,
+                extra_groups=[] if user else None,
             )  # fmt: skip
             if check and done.returncode:
                 out.seek(0)
@@ -216,8 +217,8 @@ class EmbeddedServers:
         socket.unlink(missing_ok=True)
         with (self.folder / "log" / "valkey.log").open("ab") as log:
             process = subprocess.Popen(  # noqa: S603
-                [str(get_binary_path()), "--port", "0", "--unixsocket", str(socket), "--unixsocketperm", "700", "--dir", str(data),
-                 "--save", "", "--appendonly", "no", "--daemonize", "no"],
+                [str(get_binary_path()), "--port", "0", "--unixsocket", str(socket), "--unixsocketperm", "700",
+                 "--dir", str(data), "--save", "", "--appendonly", "no", "--daemonize", "no"],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
             )  # fmt: skip
         (data / "pid").write_text(str(process.pid))

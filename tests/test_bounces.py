@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from hub.model import BounceClass as B
 from hub.bounces import classify, enhanced_code
+from hub.model import BounceClass as B
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ MAX_AGE = timedelta(hours=72)
 AT_ONCE = 8
 
 
-class Settings(ConnectorSettings):
+class AnalyticsSettings(ConnectorSettings):
     measurement_id: str = Field(description="of a web stream: G-...", pattern=r"^G-[A-Z0-9]+$")
     api_secret: SecretStr = Field(
         description="of the same stream; a secret of another one is taken and the events lost"
@@ -37,10 +37,10 @@ class Settings(ConnectorSettings):
     base_url: str = "https://www.google-analytics.com"
 
 
-class GoogleAnalytics(Connector[Settings]):
+class GoogleAnalytics(Connector[AnalyticsSettings]):
     """A web stream of a Google Analytics property."""
 
-    Settings = Settings
+    Settings = AnalyticsSettings
     manifest = Manifest(
         name="google_analytics",
         title="Google Analytics 4",
@@ -73,7 +73,7 @@ class GoogleAnalytics(Connector[Settings]):
             elif self.clock.now() - each.occurred_at > MAX_AGE:
                 outcomes.append(
                     Outcome(id=each.id, status=OutcomeStatus.DROPPED, code="TOO_OLD",
-                            message="Google Analytics takes no event older than 72 hours", fix="nothing: it cannot be sent any more")
+                            message="Google Analytics takes no event older than 72 hours", fix="nothing: it is too old")
                 )  # fmt: skip
             else:
                 people.setdefault(each.contact_key, []).append(each)
@@ -141,7 +141,8 @@ class GoogleAnalytics(Connector[Settings]):
 def _event(result: Result) -> dict[str, Any]:
     params = {
         "event_id": result.id, "message": result.message, "campaign": result.message, "source": "mailyard", "medium": "email",
-        "funnel": result.funnel, "relay": str(result.detail.get("relay") or ""), "bounce_class": str(result.detail.get("class") or ""),
+        "funnel": result.funnel, "relay": str(result.detail.get("relay") or ""),
+        "bounce_class": str(result.detail.get("class") or ""),
     }  # fmt: skip
     return {
         "name": EVENTS[result.kind.value],

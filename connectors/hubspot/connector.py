@@ -34,7 +34,7 @@ SCOPES = (
 )  # fmt: skip
 
 
-class Settings(ConnectorSettings):
+class HubSpotSettings(ConnectorSettings):
     """Either `token` (private app or service key) or `client_id`, `client_secret` and `refresh_token` (OAuth)."""
 
     token: SecretStr | None = Field(None, description="token of a private app or service key")
@@ -56,10 +56,10 @@ class Settings(ConnectorSettings):
         return [secret.get_secret_value() for secret in given]
 
 
-class HubSpot(Connector[Settings]):
+class HubSpot(Connector[HubSpotSettings]):
     """A HubSpot account."""
 
-    Settings = Settings
+    Settings = HubSpotSettings
     known_fields: ClassVar[Mapping[str, Mapping[str, VendorField]]] = fields.KNOWN
     manifest = Manifest(
         name="hubspot",

@@ -208,25 +208,24 @@ class Writer:
 
     async def prepare(self, *, dry: bool) -> list[str]:
         """Create the property group and the properties that results need. Returns what was, or would be, made."""
-        made = []
+        made: list[str] = []
         for kind, wanted in PROPERTIES.items():
-            known = await self._sdk(lambda sdk, kind=kind: sdk.crm.properties.core_api.get_all(kind))
-            missing = [p for p in wanted if p["name"] not in {found["name"] for found in known["results"]}]
-            if missing and not dry:
-                groups = await self._sdk(lambda sdk, kind=kind: sdk.crm.properties.groups_api.get_all(kind))
-                if GROUP not in {found["name"] for found in groups["results"]}:
-                    group = {"name": GROUP, "label": "Mailyard", "displayOrder": -1}
-                    await self._sdk(
-                        lambda sdk, kind=kind, group=group: sdk.crm.properties.groups_api.create(kind, group)
-                    )
-            for wish in missing:
-                made.append(f"{kind} property {wish['name']}" + (" is missing" if dry else " created"))
-                if not dry:
-                    body = {**wish, "groupName": GROUP}
-                    await self._sdk(
-                        lambda sdk, kind=kind, body=body: sdk.crm.properties.core_api.create(kind, body)
-                    )
+            made += await self._prepare_kind(kind, wanted, dry=dry)
         return made
+
+    async def _prepare_kind(self, kind: str, wanted: Sequence[dict[str, Any]], *, dry: bool) -> list[str]:
+        known = await self._sdk(lambda sdk: sdk.crm.properties.core_api.get_all(kind))
+        names = {found["name"] for found in known["results"]}
+        missing = [wish for wish in wanted if wish["name"] not in names]
+        if dry or not missing:
+            return [f"{kind} property {wish['name']} is missing" for wish in missing]
+        groups = await self._sdk(lambda sdk: sdk.crm.properties.groups_api.get_all(kind))
+        if GROUP not in {found["name"] for found in groups["results"]}:
+            group = {"name": GROUP, "label": "Mailyard", "displayOrder": -1}
+            await self._sdk(lambda sdk: sdk.crm.properties.groups_api.create(kind, group))
+        inputs = {"inputs": [{**wish, "groupName": GROUP} for wish in missing]}
+        await self._sdk(lambda sdk: sdk.crm.properties.batch_api.create(kind, inputs))
+        return [f"{kind} property {wish['name']} created" for wish in missing]
 
     # --- the SDK ----------------------------------------------------------------------------------------
 

@@ -27,7 +27,7 @@ from hub.sdk.relay import NotSent, RelaySettings, Reply, UnknownOutcome
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
-class Settings(RelaySettings):
+class SmtpSettings(RelaySettings):
     """`tls: none` is for a relay on this machine only; elsewhere certificates are always checked."""
 
     host: str
@@ -40,7 +40,7 @@ class Settings(RelaySettings):
     helo: str | None = Field(None, description="the name given in EHLO; default: this machine's")
 
     @model_validator(mode="after")
-    def _no_plain_text_over_the_net(self) -> Settings:
+    def _no_plain_text_over_the_net(self) -> SmtpSettings:
         if self.tls == "none" and self.host not in LOOPBACK:
             raise ValueError("tls: none is allowed for a relay on this machine only; write starttls or tls")
         if (self.username is None) != (self.password is None):
@@ -51,9 +51,9 @@ class Settings(RelaySettings):
 class Smtp:
     """A configured relay."""
 
-    Settings = Settings
+    Settings = SmtpSettings
 
-    def __init__(self, name: str, settings: Settings) -> None:
+    def __init__(self, name: str, settings: SmtpSettings) -> None:
         self.name, self.settings = name, settings
 
     @asynccontextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import click
@@ -20,18 +19,25 @@ def plan(place: Place, pull: bool, samples: int) -> None:
     from hub.jobs.plan import plan as make
 
     found = place.run(lambda runtime: make(runtime, pull=pull, samples=samples))
+    place.show(found, lambda: _plan_tables(found))
 
-    def tables() -> None:
-        print_table("Lists", ("list", "size", "would join", "would leave", "for example"),
-                    ((x["list"], x["size"], x["joined"], x["left"], ", ".join(x["samples"])) for x in found["lists"]))  # fmt: skip
-        print_table("Mails", ("message", "would be sent", "held back", "for example"),
-                    ((x["message"], x["send"], x["excluded"], ", ".join(x["samples"])) for x in found["mails"]),
-                    empty="none would be sent")  # fmt: skip
-        print_table("Writes", ("connection", "kind", "count", "for example"),
-                    ((x["connection"], x["kind"], x["count"], "; ".join(x["samples"])) for x in found["writes"]),
-                    empty="nothing would be written")  # fmt: skip
 
-    place.show(found, tables)
+def _plan_tables(found: dict[str, Any]) -> None:
+    for problem in found["problems"]:
+        click.echo(f"could not be read: {problem}", err=True)
+    columns = {
+        "list": "list", "size": "size", "joined": "would join", "left": "would leave", "samples": "for example",
+    }  # fmt: skip
+    print_table("Lists", columns, found["lists"], empty="none are configured")
+    columns = {
+        "message": "message",
+        "send": "would be sent",
+        "excluded": "held back",
+        "samples": "for example",
+    }
+    print_table("Mails", columns, found["mails"], empty="none would be sent")
+    columns = {"connection": "connection", "kind": "kind", "count": "count", "samples": "for example"}
+    print_table("Writes", columns, found["writes"], empty="nothing would be written")
 
 
 @click.command("lists")
@@ -43,21 +49,18 @@ def lists_(place: Place, name: str | None, email: str | None) -> None:
     from hub.jobs import answers
 
     if name and email:
-        why = place.run(lambda runtime: answers.why(runtime, name, email))
-        place.show(why, lambda: print_table(
-            f"{email} and {name}", ("contact", "condition", "holds", "value"),
-            ((w["contact_id"], w["condition"], "yes" if w["holds"] else "no", w["value"]) for w in why),
-            empty="no contact has this address",
-        ))  # fmt: skip
-        return
-    if name:
-        changes = place.run(lambda runtime: answers.list_changes(runtime, name))
-        place.show(changes, lambda: print_table(f"Changes of {name}", ("at", "contact", "address", "change"),
-                   ((c["at"], c["contact_id"], c["email"], c["change"]) for c in changes), empty="none yet"))  # fmt: skip
-        return
-    found = place.run(answers.all_lists)
-    place.show(found, lambda: print_table("Lists", ("list", "members", "refreshed", "rule"),
-               ((x["name"], x["members"], x["refreshed_at"], x["rule"]) for x in found), empty="none are configured"))  # fmt: skip
+        found = place.run(lambda runtime: answers.why(runtime, name, email))
+        title, empty = f"{email} and {name}", "no contact has this address"
+        columns = {"contact_id": "contact", "condition": "condition", "holds": "holds", "value": "value"}
+    elif name:
+        found = place.run(lambda runtime: answers.list_changes(runtime, name))
+        title, empty = f"Changes of {name}", "none yet"
+        columns = {"at": "at", "contact_id": "contact", "email": "address", "change": "change"}
+    else:
+        found = place.run(answers.all_lists)
+        title, empty = "Lists", "none are configured"
+        columns = {"name": "list", "members": "members", "refreshed_at": "refreshed", "rule": "rule"}
+    place.show(found, lambda: print_table(title, columns, found, empty=empty))
 
 
 @click.command("funnels")
@@ -67,8 +70,10 @@ def funnels_(place: Place) -> None:
     from hub.jobs import answers
 
     found = place.run(answers.all_funnels)
-    place.show(found, lambda: print_table("Funnels", ("funnel", "state", "next step", "people", "next wake"),
-               ((x["funnel"], x["state"], x["position"], x["people"], x["next_wake"]) for x in found), empty="nobody has entered"))  # fmt: skip
+    columns = {
+        "funnel": "funnel", "state": "state", "position": "next step", "people": "people", "next_wake": "next wake",
+    }  # fmt: skip
+    place.show(found, lambda: print_table("Funnels", columns, found, empty="nobody has entered"))
 
 
 @click.command()
@@ -84,29 +89,23 @@ def contact(place: Place, email: str) -> None:
 
     def tables() -> None:
         for one in found:
-            known = {
-                k: v
-                for k, v in {**one["contact"], **one["contact"]["fields"]}.items()
-                if v not in (None, {}, "") and k != "fields"
-            }
-            print_table(f"Contact {one['contact']['id']}", ("field", "value"), known.items())
-            print_table("Known as", ("connection", "id", "state"),
-                        ((i["connection"], i["external_id"], i["state"]) for i in one["identities"]))  # fmt: skip
-            if one["deals"]:
-                print_table(
-                    "Deals",
-                    ("deal", "stage", "amount"),
-                    ((d["name"], d["stage"], d["amount"]) for d in one["deals"]),
-                )
-            if one["consent"]:
-                print_table(
-                    "Consent",
-                    ("purpose", "status", "source", "at", "proof"),
-                    (c.values() for c in one["consent"]),
-                )
-            print_table("Story", ("when", "what", "who", "detail"), (s.values() for s in one["story"]))
+            _contact_tables(one)
 
     place.show(found, tables)
+
+
+def _contact_tables(one: dict[str, Any]) -> None:
+    known = {**one["contact"], **one["contact"]["fields"]}
+    rows = [{"field": k, "value": v} for k, v in known.items() if k != "fields" and v not in (None, {}, "")]
+    print_table(f"Contact {one['contact']['id']}", {"field": "field", "value": "value"}, rows)
+    columns = {"connection": "connection", "external_id": "id", "state": "state"}
+    print_table("Known as", columns, one["identities"])
+    if one["deals"]:
+        print_table("Deals", {"name": "deal", "stage": "stage", "amount": "amount"}, one["deals"])
+    if one["consent"]:
+        columns = {"purpose": "purpose", "status": "status", "source": "source", "at": "at", "proof": "proof"}
+        print_table("Consent", columns, one["consent"])
+    print_table("Story", {"at": "when", "what": "what", "who": "who", "detail": "detail"}, one["story"])
 
 
 @click.command()
@@ -123,10 +122,10 @@ def connectors(place: Place) -> None:
         for name, c in sorted(registry.connectors().items())
     ] + [{"name": name, "title": "relay", "streams": [], "pushes": ["mail"], "webhooks": [], "auth": [], "docs": ""}
          for name in sorted(registry.relays())]  # fmt: skip
-    place.show(found, lambda: print_table(
-        "Connectors", ("name", "title", "pulls", "pushes", "webhooks", "auth"),
-        ((c["name"], c["title"], ", ".join(c["streams"]), ", ".join(c["pushes"]), ", ".join(c["webhooks"]), ", ".join(c["auth"]))
-         for c in found)))  # fmt: skip
+    columns = {
+        "name": "name", "title": "title", "streams": "pulls", "pushes": "pushes", "webhooks": "webhooks", "auth": "auth",
+    }  # fmt: skip
+    place.show(found, lambda: print_table("Connectors", columns, found))
     for name, reason in registry.broken().items():
         click.echo(f"connector {name} cannot be loaded: {reason}", err=True)
 
@@ -141,10 +140,11 @@ def runs_(place: Place, run_id: int | None, limit: int) -> None:
 
     if run_id is None:
         found = place.run(lambda runtime: answers.recent_runs(runtime, limit))
-        place.show(found, lambda: print_table(
-            "Runs", ("run", "kind", "connection", "stream", "state", "started", "counts", "reason"),
-            ((r["id"], r["kind"], r["connection"], r["stream"], r["state"], r["started_at"], r["counts"], r["reason"]) for r in found),
-            empty="none yet"))  # fmt: skip
+        columns = {
+            "id": "run", "kind": "kind", "connection": "connection", "stream": "stream", "state": "state",
+            "started_at": "started", "counts": "counts", "reason": "reason",
+        }  # fmt: skip
+        place.show(found, lambda: print_table("Runs", columns, found, empty="none yet"))
         return
     run = place.run(lambda runtime: answers.one_run(runtime, run_id))
     if run is None:
@@ -153,9 +153,12 @@ def runs_(place: Place, run_id: int | None, limit: int) -> None:
 
 
 def _run_tables(run: dict[str, Any]) -> None:
-    print_table(f"Run {run['id']}", ("what", "value"), ((k, v) for k, v in run.items() if k != "rejects"))
-    print_table("Rejected rows", ("object", "id", "code", "message", "what to do"),
-                ((r["object"], r["external_id"], r["code"], r["message"], r["fix"]) for r in run["rejects"]))  # fmt: skip
+    rows = ({"what": k, "value": v} for k, v in run.items() if k != "rejects")
+    print_table(f"Run {run['id']}", {"what": "what", "value": "value"}, rows)
+    columns = {
+        "object": "object", "external_id": "id", "code": "code", "message": "message", "fix": "what to do",
+    }  # fmt: skip
+    print_table("Rejected rows", columns, run["rejects"])
 
 
 @click.command()
@@ -171,7 +174,6 @@ def replay(place: Place, connection: str, uncertain: bool) -> None:
     states = ("dead", "uncertain") if uncertain else ("dead",)
     count = place.run(lambda runtime: answers.replay(runtime, connection, states))
     place.show({"queued": count}, lambda: click.echo(f"{count} writes are queued again"))
-    sys.exit(0)
 
 
 COMMANDS = (plan, lists_, funnels_, contact, connectors, runs_, replay)

@@ -107,7 +107,7 @@ def _run(work: Any) -> None:
 
 
 async def _stop_when_orphaned(stop: Any, orphaned: Any) -> None:
-    while not orphaned():
+    while not orphaned():  # noqa: ASYNC110  # a parent's death sets no event
         await asyncio.sleep(1)
     stop()
 
@@ -132,11 +132,11 @@ def sync(place: Place, connection: str | None, full: bool, push: bool) -> None:
 
 
 def _runs_table(runs: list[dict[str, Any]]) -> None:
-    print_table(
-        "Runs", ("run", "connection", "stream", "state", "counts", "reason"),
-        ((r["run"], r["connection"], r["stream"], r["state"], r["counts"], r["reason"]) for r in runs),
-        empty="nothing to pull or push is configured",
-    )  # fmt: skip
+    columns = {
+        "run": "run", "connection": "connection", "stream": "stream", "state": "state", "counts": "counts",
+        "reason": "reason",
+    }  # fmt: skip
+    print_table("Runs", columns, runs, empty="nothing to pull or push is configured")
 
 
 @click.group()
@@ -150,20 +150,17 @@ def connections() -> None:
 def test(place: Place, connection: str | None) -> None:
     """Ask each vendor whether credentials, scopes and fields suffice."""
 
-    async def go(runtime: Any) -> list[tuple[str, bool, str, str]]:
-        found = []
-        for name in _chosen(runtime, connection):
-            connector = await runtime.connector(name)
-            found += [(name, f.ok, f.what, f.fix) for f in await connector.test()]
-        return found
+    async def go(runtime: Any) -> list[dict[str, Any]]:
+        return [
+            {"connection": name, "ok": finding.ok, "what": finding.what, "fix": finding.fix}
+            for name in _chosen(runtime, connection)
+            for finding in await (await runtime.connector(name)).test()
+        ]
 
     found = place.run(go)
-    place.show(
-        [dict(zip(("connection", "ok", "what", "fix"), row, strict=True)) for row in found],
-        lambda: print_table("Connections", ("connection", "ok", "what", "what to do"),
-                            ((n, "yes" if ok else "NO", w, f) for n, ok, w, f in found)),
-    )  # fmt: skip
-    sys.exit(0 if all(ok for _, ok, _, _ in found) else 1)
+    columns = {"connection": "connection", "ok": "ok", "what": "what", "fix": "what to do"}
+    place.show(found, lambda: print_table("Connections", columns, found))
+    sys.exit(0 if all(row["ok"] for row in found) else 1)
 
 
 @connections.command()
@@ -173,16 +170,16 @@ def test(place: Place, connection: str | None) -> None:
 def prepare(place: Place, connection: str | None, dry: bool) -> None:
     """Create what results need at the vendors (custom fields)."""
 
-    async def go(runtime: Any) -> list[tuple[str, str]]:
+    async def go(runtime: Any) -> list[dict[str, str]]:
         return [
-            (name, line)
+            {"connection": name, "what": line}
             for name in _chosen(runtime, connection)
             for line in await (await runtime.connector(name)).prepare(dry=dry)
         ]
 
     made = place.run(go)
-    place.show([{"connection": n, "what": w} for n, w in made],
-               lambda: print_table("Prepared", ("connection", "what"), made, empty="everything is there already"))  # fmt: skip
+    columns = {"connection": "connection", "what": "what"}
+    place.show(made, lambda: print_table("Prepared", columns, made, empty="everything is there already"))
 
 
 def _chosen(runtime: Any, connection: str | None) -> list[str]:

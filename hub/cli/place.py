@@ -90,18 +90,19 @@ def plain(value: object) -> object:
 
 
 def print_table(
-    title: str, columns: Iterable[str], rows: Iterable[Iterable[object]], *, empty: str = "nothing"
+    title: str, columns: Mapping[str, str], rows: Iterable[Mapping[str, Any]], *, empty: str = "nothing"
 ) -> None:
-    """A table whose cells are printed as they are: vendors' texts may hold brackets that rich would read as markup."""
+    """A table of `rows`: `columns` is key -> heading. `empty` is said instead when there is no row."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
+    # Cells are Text, since vendors' words may hold brackets that rich would read as markup.
     table = Table(title=Text(title), title_justify="left")
-    for column in columns:
-        table.add_column(Text(column))
+    for heading in columns.values():
+        table.add_column(Text(heading))
     for row in rows:
-        table.add_row(*(Text(_cell(value)) for value in row))
+        table.add_row(*(Text(_cell(row[key])) for key in columns))
     if table.row_count:
         Console().print(table)
     else:
@@ -115,4 +116,8 @@ def _cell(value: object) -> str:
         return value.strftime("%Y-%m-%d %H:%M:%S")
     if isinstance(value, Mapping):
         return ", ".join(f"{k} {_cell(v)}" for k, v in value.items())
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(_cell(v) for v in value)
     return str(value)

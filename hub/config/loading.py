@@ -85,16 +85,15 @@ def _place(
     document: Document, path: At, model: type[BaseModel], start: int
 ) -> tuple[At, type[BaseModel] | None, str]:
     """(where in the file, the model whose key it is, `step` for anything inside a funnel's steps)."""
-    data = document.data
+    data: Any = document.data
     clean: list[str | int] = []
     owner: type[BaseModel] | None = model
     for number, step in enumerate(path):
         if number >= start and clean and clean[-1] in ("steps", "then", "else") and isinstance(step, int):
             return (*clean, step), None, "step"
-        if (isinstance(data, dict) and step in data) or (
-            isinstance(data, list) and isinstance(step, int) and step < len(data)
-        ):
-            data = data[step]
+        steps: Any = dict(enumerate(data)) if isinstance(data, list) else data
+        if isinstance(steps, dict) and step in steps:
+            data = steps[step]
         elif number < len(path) - 1:  # pydantic's own words for a union's arm
             continue
         clean.append(step)

@@ -50,7 +50,7 @@ class Stage:
 
     def relay_status(self) -> dict[str, Any]:
         """What the relay and its readers saw, in counts."""
-        return get_json(f"{self.relay['status']}/status")
+        return dict(get_json(f"{self.relay['status']}/status"))
 
 
 def get_json(url: str, *, token: str = "", body: object = None) -> Any:

@@ -27,7 +27,7 @@ async def plan(runtime: Runtime, *, pull: bool, samples: int) -> dict[str, Any]:
         await results.plan(db, rehearsal.clock, rehearsal.targets)
         async with db.transaction() as conn:
             while await ledger.claim(
-                conn, rehearsal.claims, worker="plan", limit=1_000, now=rehearsal.clock.now()
+                conn, rehearsal.purposes, worker="plan", limit=1_000, now=rehearsal.clock.now()
             ):
                 continue
             found = await planned.since(conn, before, samples=samples)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from datetime import UTC, datetime
+from datetime import UTC
 from typing import Any
 
 import structlog
@@ -23,6 +23,8 @@ log = structlog.get_logger()
 SWEEP_SECONDS = 2
 JOB_SECONDS = 3600
 
+Running = dict[tuple[str, str], asyncio.Task[Any]]  # by kind and key
+
 
 async def work(ctx: dict[str, Any], kind: str, key: str) -> int:
     """Do all work of a kind that waits now, then wake what follows from it. Returns how many rows were worked.
@@ -31,10 +33,10 @@ async def work(ctx: dict[str, Any], kind: str, key: str) -> int:
     logged and left to the sweep: what is not committed is still waiting.
     """
     runtime: Runtime = ctx["runtime"]
-    running: set[tuple[str, str]] = ctx["running"]
+    running: Running = ctx["running"]
     if (kind, key) in running or runtime.stopping.is_set():
         return 0
-    running.add((kind, key))
+    running[kind, key] = asyncio.current_task()  # type: ignore[assignment]  # arq runs it in one
     try:
         done = await stages.run(runtime, kind, key)
         await runtime.bell.ring(done.wakes)
@@ -43,7 +45,7 @@ async def work(ctx: dict[str, Any], kind: str, key: str) -> int:
         log.error("stage failed", kind=kind, key=key, error=str(error))
         return 0
     finally:
-        running.discard((kind, key))
+        del running[kind, key]
 
 
 async def sweep(ctx: dict[str, Any]) -> int:
@@ -57,7 +59,8 @@ async def sweep(ctx: dict[str, Any]) -> int:
 
 async def run(runtime: Runtime) -> None:
     """Work until SIGTERM or SIGINT, then finish what is begun and stop. A Redis that goes away is waited for."""
-    ctx = {"runtime": runtime, "running": set()}
+    running: Running = {}
+    ctx = {"runtime": runtime, "running": running}
     _stop_on_signals(runtime.stopping)
     while not runtime.stopping.is_set():
         worker = Worker(
@@ -87,7 +90,7 @@ async def run(runtime: Runtime) -> None:
         await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
         if runtime.stopping.is_set():
-            await _drain(ctx["running"])
+            await _drain(running)
         serving.cancel()
         try:
             await serving
@@ -99,11 +102,10 @@ async def run(runtime: Runtime) -> None:
         await _close(worker)
 
 
-async def _drain(running: object, seconds: float = 20.0) -> None:
+async def _drain(running: Running, seconds: float = 20.0) -> None:
     """Give stages that are under way the time to settle what they began."""
-    deadline = datetime.now(UTC).timestamp() + seconds
-    while running and datetime.now(UTC).timestamp() < deadline:
-        await asyncio.sleep(0.05)
+    if running:
+        await asyncio.wait(set(running.values()), timeout=seconds)
 
 
 async def _close(worker: Worker) -> None:

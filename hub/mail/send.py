@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import structlog
 from jinja2 import TemplateError
@@ -207,7 +208,7 @@ class Sender:
 
 def _outcome(claimed: Claimed, mail: Mail, relay: str, reply: Reply) -> Sent:
     """What a relay's reply means for the ledger."""
-    about = {
+    about: dict[str, Any] = {
         "relay": relay, "message_id": mail.message_id, "subject": mail.subject, "reply_code": reply.code,
         "reply_text": reply.text[:500],
     }  # fmt: skip

@@ -71,6 +71,7 @@ def unknown_names(source: str, contact_fields: Collection[str]) -> list[tuple[st
         if node.ctx == "load" and node.name not in VARIABLES and node.name not in own:
             found.append((node.name, node.lineno))
     for attribute in tree.find_all((nodes.Getattr, nodes.Getitem)):
+        assert isinstance(attribute, nodes.Getattr | nodes.Getitem)
         if isinstance(attribute.node, nodes.Name) and attribute.node.name == "contact":
             name = attribute.attr if isinstance(attribute, nodes.Getattr) else _constant(attribute.arg)
             if name is not None and name not in contact_fields:
@@ -105,7 +106,7 @@ def protected(source: str) -> tuple[str, Callable[[str], str]]:
 
 
 def as_html(source: str, *, mjml: bool) -> str:
-    """The template as HTML with its styles inlined; Jinja tags stay as they are. Raises ConfigError for MJML that does not parse."""
+    """The template as HTML with its styles inlined, Jinja tags as they are. Raises ConfigError for MJML that does not parse."""
     hidden, back = protected(source)
     if mjml:
         from mjml import mjml2html

@@ -15,9 +15,10 @@ An admin's file extends the shipped one, entry by entry; `null` removes an entry
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from collections.abc import Mapping as Map
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -39,7 +40,7 @@ class Entry:
     type: FieldType
     direction: str = "pull"
     transforms: tuple[str, ...] = ()
-    options: Map[str, str] = field(default_factory=dict)  # vendor's picklist value -> ours
+    options: Map[str, str] = dataclasses.field(default_factory=dict)  # vendor's picklist value -> ours
     default: Any = None
     on_blank: str = "keep"
     custom: bool = False
@@ -91,11 +92,11 @@ class BadValue:
 class Mapped:
     """One record in the hub's terms."""
 
-    columns: dict[str, Any] = field(default_factory=dict)
-    custom: dict[str, Any] = field(default_factory=dict)
-    fill: dict[str, Any] = field(default_factory=dict)
-    consent: dict[str, str] = field(default_factory=dict)
-    errors: list[BadValue] = field(default_factory=list)
+    columns: dict[str, Any] = dataclasses.field(default_factory=dict)
+    custom: dict[str, Any] = dataclasses.field(default_factory=dict)
+    fill: dict[str, Any] = dataclasses.field(default_factory=dict)
+    consent: dict[str, str] = dataclasses.field(default_factory=dict)
+    errors: list[BadValue] = dataclasses.field(default_factory=list)
 
 
 @dataclass(frozen=True)

@@ -90,7 +90,11 @@ def _status_fields(message: Message[str, str]) -> dict[str, str] | None:
 def _blocks(part: Message[str, str]) -> list[dict[str, str]]:
     payload = part.get_payload()
     if isinstance(payload, list):  # the parser split the blocks already
-        return [{name.lower(): str(value) for name, value in block.items()} for block in payload]
+        return [
+            {name.lower(): str(value) for name, value in block.items()}
+            for block in payload
+            if isinstance(block, Message)
+        ]
     decoded = part.get_payload(decode=True)
     text = decoded.decode("utf-8", "replace") if isinstance(decoded, bytes) else str(payload)
     texts = re.split(r"\r?\n\s*\r?\n", text)
@@ -121,6 +125,7 @@ def _returned_message_id(message: Message[str, str]) -> str:
     for part in message.walk():
         kind = part.get_content_type()
         if kind == "message/rfc822" and isinstance(inner := part.get_payload(), list) and inner:
+            assert isinstance(inner[0], Message)  # the parser made it
             return str(inner[0].get("Message-ID", "")).strip()
         if kind in ("text/rfc822-headers", "message/rfc822-headers"):
             decoded = part.get_payload(decode=True)

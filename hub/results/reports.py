@@ -38,11 +38,10 @@ async def take(db: Database, clock: Clock, signer: Signer, maildir: Path) -> Tak
     taken = Taken()
     new, seen = maildir / "new", maildir / "cur"
     while files := await asyncio.to_thread(_list, new, BATCH):
-        contents = await asyncio.to_thread(lambda files=files: [_read(f) for f in files])
+        contents = await asyncio.to_thread(_read_all, files)
         for raw in contents:
-            if (
-                raw is not None
-            ):  # one transaction each: a group would hold many mails' rows in an order of its own
+            if raw is not None:
+                # One transaction each: a group would hold many mails' rows in an order of its own.
                 async with db.transaction() as conn:
                     await _one(conn, clock, signer, raw, taken)
         await asyncio.to_thread(_move, files, seen)
@@ -65,6 +64,10 @@ def _read(file: Path) -> bytes | None:
             return stream.read(MAX_BYTES)
     except FileNotFoundError:  # another worker took it
         return None
+
+
+def _read_all(files: list[Path]) -> list[bytes | None]:
+    return [_read(f) for f in files]
 
 
 def _move(files: list[Path], seen: Path) -> None:

@@ -111,7 +111,7 @@ class _Writer:
 
     # --- what is true or false ---------------------------------------------------------------------------
 
-    def _truth(self, node: exp.Expression, depth: int) -> str:
+    def _truth(self, node: exp.Expr, depth: int) -> str:
         from sqlglot import exp
 
         if depth > MAX_DEPTH:
@@ -128,15 +128,22 @@ class _Writer:
             return f"NOT coalesce({self._truth(node.this, depth + 1)}, false)"
         return self._condition(node)
 
-    def _condition(self, node: exp.Expression) -> str:
+    def _condition(self, node: exp.Expr) -> str:
         sql = self._leaf(node)
         self.conditions.append(Condition(self._words(node), sql))
         return sql
 
-    def _leaf(self, node: exp.Expression) -> str:
+    def _leaf(self, node: exp.Expr) -> str:
         from sqlglot import exp
 
-        signs = {exp.EQ: "=", exp.NEQ: "<>", exp.GT: ">", exp.GTE: ">=", exp.LT: "<", exp.LTE: "<="}
+        signs: dict[type, str] = {
+            exp.EQ: "=",
+            exp.NEQ: "<>",
+            exp.GT: ">",
+            exp.GTE: ">=",
+            exp.LT: "<",
+            exp.LTE: "<=",
+        }
         if type(node) in signs:
             return self._comparison(node, signs[type(node)])
         if isinstance(node, (exp.Like, exp.ILike)):
@@ -164,7 +171,7 @@ class _Writer:
             return self._function(node)
         return self._refused(node)
 
-    def _comparison(self, node: exp.Expression, sign: str) -> str:
+    def _comparison(self, node: exp.Expr, sign: str) -> str:
         from sqlglot import exp
 
         left, right = node.this, node.expression
@@ -179,20 +186,20 @@ class _Writer:
             return f"{sql} IS DISTINCT FROM {other}"
         return f"{sql} {sign} {other}"
 
-    def _like(self, node: exp.Expression) -> str:
+    def _like(self, node: exp.Expr) -> str:
         sql, kind = self._scalar(node.this)
         if kind not in TEXTUAL:
             self._wrong(node.this, f"LIKE needs a text, this is a {kind.value}", "compare it with = or <")
         word = "ILIKE" if type(node).__name__ == "ILike" else "LIKE"
         return f"{sql} {word} {self._of_type(node.expression, FieldType.TEXT)}"
 
-    def _in(self, node: exp.Expression) -> str:
+    def _in(self, node: exp.Expr) -> str:
         if node.args.get("query") or node.args.get("unnest") or not node.expressions:
             return self._refused(node)
         sql, kind = self._scalar(node.this)
         return f"{sql} IN ({', '.join(self._of_type(each, kind) for each in node.expressions)})"
 
-    def _is(self, node: exp.Expression) -> str:
+    def _is(self, node: exp.Expr) -> str:
         from sqlglot import exp
 
         negated = "NOT " if node.args.get("negate") else ""
@@ -206,7 +213,7 @@ class _Writer:
 
     # --- values ------------------------------------------------------------------------------------------
 
-    def _scalar(self, node: exp.Expression) -> tuple[str, FieldType]:
+    def _scalar(self, node: exp.Expr) -> tuple[str, FieldType]:
         """(SQL, type) of a field or of a function of one."""
         from sqlglot import exp
 
@@ -225,7 +232,7 @@ class _Writer:
         )
         return "NULL::text", FieldType.TEXT
 
-    def _scalar_function(self, node: exp.Expression, name: str, given: list[Any]) -> tuple[str, FieldType]:
+    def _scalar_function(self, node: exp.Expr, name: str, given: list[Any]) -> tuple[str, FieldType]:
         wants, answers, sql = SCALARS[name]
         if len(given) != 1:
             self._wrong(node, f"{name} takes one field", f"write {name}(field)")
@@ -237,7 +244,7 @@ class _Writer:
         self.relative = self.relative or NOW in sql
         return sql.format(inner), answers
 
-    def _field(self, node: exp.Expression) -> tuple[str, FieldType]:
+    def _field(self, node: exp.Expr) -> tuple[str, FieldType]:
         name = node.name
         if node.args.get("table") is not None:
             self._wrong(node, f"fields have no table in front: {self._words(node)}", f"write {name}")
@@ -264,7 +271,7 @@ class _Writer:
             return f"(CASE WHEN pg_input_is_valid({text}, 'timestamptz') THEN {text}::timestamptz END)"
         return text
 
-    def _of_type(self, node: exp.Expression, kind: FieldType) -> str:
+    def _of_type(self, node: exp.Expr, kind: FieldType) -> str:
         """A literal (or another field) that is compared with something of `kind`."""
         from sqlglot import exp
 
@@ -295,7 +302,7 @@ class _Writer:
                 FieldType.DATE: "timestamptz"}.get(kind, "text")  # fmt: skip
         return f"{self.value(converted)}::{cast}"
 
-    def _literal(self, node: exp.Expression) -> str | float | bool | None:
+    def _literal(self, node: exp.Expr) -> str | float | bool | None:
         from sqlglot import exp
 
         if isinstance(node, exp.Literal):
@@ -311,7 +318,7 @@ class _Writer:
 
     # --- functions ---------------------------------------------------------------------------------------
 
-    def _function(self, node: exp.Expression) -> str:
+    def _function(self, node: exp.Expr) -> str:
         from sqlglot import exp
 
         name = str(node.this).lower()
@@ -348,7 +355,7 @@ class _Writer:
         self.relative = self.relative or "within" in given
         return function.write(given, self.value)
 
-    def _argument(self, node: exp.Expression, key: str, argument: Argument) -> Any:
+    def _argument(self, node: exp.Expr, key: str, argument: Argument) -> Any:
         literal = self._literal(node)
         if argument.kind == "number":
             if isinstance(literal, (int, float)) and not isinstance(literal, bool):
@@ -374,7 +381,7 @@ class _Writer:
 
     # --- mistakes ----------------------------------------------------------------------------------------
 
-    def _refused(self, node: exp.Expression) -> str:
+    def _refused(self, node: exp.Expr) -> str:
         words = self._words(node)
         self._wrong(
             node,
@@ -383,14 +390,14 @@ class _Writer:
         )
         return "false"
 
-    def _wrong(self, node: exp.Expression, what: str, fix: str) -> None:
+    def _wrong(self, node: exp.Expr, what: str, fix: str) -> None:
         self.errors.append(RuleError(what, fix, *self._place(node)))
 
-    def _place(self, node: exp.Expression) -> tuple[int, int]:
+    def _place(self, node: exp.Expr) -> tuple[int, int]:
         starts = [each.meta["start"] for each in node.walk() if "start" in each.meta]
         return place_of(self.text, min(starts, default=0))
 
-    def _words(self, node: exp.Expression) -> str:
+    def _words(self, node: exp.Expr) -> str:
         """The rule's own text of a part, as near as the parser tells."""
         spans = [(each.meta["start"], each.meta["end"]) for each in node.walk() if "start" in each.meta]
         if not spans:
@@ -422,7 +429,7 @@ def place_of(text: str, offset: int) -> tuple[int, int]:
     return before.count("\n") + 1, offset - (before.rfind("\n") + 1) + 1
 
 
-def _tree(text: str) -> exp.Expression:
+def _tree(text: str) -> exp.Expr:
     import sqlglot
     from sqlglot.errors import ParseError, TokenError
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 from pydantic import BaseModel, ConfigDict
 
@@ -56,5 +56,8 @@ class Relay(Protocol):
 
     Settings: ClassVar[type[RelaySettings]]
     name: str
+
+    def __init__(self, name: str, settings: Any) -> None:
+        """`settings` is an instance of the class's `Settings`."""
 
     def session(self) -> AbstractAsyncContextManager[RelaySession]: ...

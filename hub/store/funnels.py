@@ -32,7 +32,8 @@ async def register(conn: AsyncConnection[Any], names: Sequence[str], *, now: dat
         [now, list(names)],
     )
     cursor = await conn.execute(
-        "INSERT INTO funnel (name) SELECT unnest(%s::text[]) ON CONFLICT (name) DO UPDATE SET retired_at = NULL RETURNING name, id",
+        "INSERT INTO funnel (name) SELECT unnest(%s::text[])"
+        " ON CONFLICT (name) DO UPDATE SET retired_at = NULL RETURNING name, id",
         [list(names)],
     )
     return dict(await cursor.fetchall())

@@ -316,7 +316,8 @@ async def release(conn: AsyncConnection[Any], rows: Sequence[Claimed]) -> int:
     """Give back mails that were claimed and not begun, as if they had never been claimed."""
     cursor = await conn.execute(
         """UPDATE delivery d SET state = 'queued', attempts = d.attempts - 1, lease_until = NULL
-           FROM unnest(%s::bigint[], %s::bigint[]) AS b (id, claim) WHERE d.id = b.id AND d.claim = b.claim AND d.state = 'claimed'""",
+           FROM unnest(%s::bigint[], %s::bigint[]) AS b (id, claim)
+            WHERE d.id = b.id AND d.claim = b.claim AND d.state = 'claimed'""",
         [[r.id for r in rows], [r.claim for r in rows]],
     )
     return cursor.rowcount

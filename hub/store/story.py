@@ -1,4 +1,4 @@
-"""The whole story of a person, in order: what changed, which list, which funnel step, which mail, what came back, who was told."""
+"""The whole story of a person, in order: changes, lists, funnel steps, mails, what came back, who was told."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from psycopg.rows import dict_row
 _CHAPTERS = """
     SELECT at, 'contact ' || kind AS what, connection AS who,
            CASE WHEN diff = '{}' THEN '' ELSE (
-               SELECT string_agg(key || ': ' || coalesce(value ->> 0, '(blank)') || ' -> ' || coalesce(value ->> 1, '(blank)'), '; '
+               SELECT string_agg(key || ': ' || coalesce(value ->> 0, '(blank)')
+                                  || ' -> ' || coalesce(value ->> 1, '(blank)'), '; '
                                  ORDER BY key) FROM jsonb_each(diff)) END AS detail
     FROM contact_change WHERE contact_id = %(id)s
     UNION ALL
@@ -30,15 +31,17 @@ _CHAPTERS = """
            concat_ws(' ', e.detail ->> 'class', e.detail ->> 'reason', e.detail ->> 'link', e.detail ->> 'evidence')
     FROM event e JOIN delivery d ON d.id = e.delivery_id WHERE e.contact_id = %(id)s AND e.kind <> 'sent'
     UNION ALL
-    SELECT coalesce(o.confirmed_at, o.created_at), 'told ' || o.connection || ': ' || o.kind || coalesce(' ' || (o.payload ->> 'kind'), ''),
-           o.connection, concat_ws(' ', o.state, nullif(o.remote_id, ''), nullif(o.code, ''), nullif(o.message, ''), nullif(o.fix, ''))
+    SELECT coalesce(o.confirmed_at, o.created_at),
+           'told ' || o.connection || ': ' || o.kind || coalesce(' ' || (o.payload ->> 'kind'), ''),
+           o.connection,
+           concat_ws(' ', o.state, nullif(o.remote_id, ''), nullif(o.code, ''), nullif(o.message, ''), nullif(o.fix, ''))
     FROM outbox o WHERE o.contact_id = %(id)s
     ORDER BY 1
 """
 
 
 async def tell(conn: AsyncConnection[Any], email: str) -> list[dict[str, Any]]:
-    """One document for each contact with this address: `contact`, `identities`, `deals`, `segments`, `lists`, `consent`, `story`."""
+    """A document for each contact of this address: `contact`, `identities`, `deals`, `segments`, `lists`, `consent`, `story`."""
     async with conn.cursor(row_factory=dict_row) as cursor:
         await cursor.execute("SELECT * FROM contact WHERE email = lower(%s) ORDER BY id", [email])
         return [await _about(conn, contact) for contact in await cursor.fetchall()]

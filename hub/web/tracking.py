@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 
-from jinja2 import Environment
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
@@ -12,17 +11,10 @@ from hub.errors import SignatureError
 from hub.jobs.runtime import Runtime
 from hub.jobs.wake import Wake
 from hub.results import engagement
+from hub.web.pages import page
 
 PIXEL = base64.b64decode("R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7")
 NO_STORE = {"Cache-Control": "no-store, private", "Referrer-Policy": "no-referrer"}
-
-_PAGE = Environment(autoescape=True).from_string(
-    """<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="robots" content="noindex"><title>{{ title }}</title>
-<meta name="viewport" content="width=device-width"><style>body{font:17px/1.5 system-ui,sans-serif;margin:4rem auto;max-width:30rem;
-padding:0 1rem;color:#1c2530}button{font:inherit;padding:.6rem 1.2rem;border:0;border-radius:6px;background:#1c2530;color:#fff}</style>
-</head><body><h1>{{ title }}</h1><p>{{ words }}</p>{% if ask %}<form method="post"><button>Unsubscribe</button></form>{% endif %}
-</body></html>"""
-)
 
 
 async def open_pixel(request: Request) -> Response:
@@ -83,4 +75,4 @@ async def unsubscribe(request: Request) -> Response:
 
 
 def _page(title: str, words: str, *, ask: bool = False, status: int = 200) -> HTMLResponse:
-    return HTMLResponse(_PAGE.render(title=title, words=words, ask=ask), status_code=status, headers=NO_STORE)
+    return page("unsubscribe.html", status, NO_STORE, title=title, words=words, ask=ask)

@@ -36,7 +36,9 @@ def play(folder: Path, trouble: Trouble | None = None) -> sums.Sums:
                 numbers = await journey.Journey(built, runtime, watch).play()
                 async with runtime.db.connection() as conn:
                     pushed = await outbox.confirmed_results(conn)
-            return await asyncio.to_thread(sums.taken, built, numbers, pushed=pushed, seconds=time.monotonic() - started)
+            return await asyncio.to_thread(
+                sums.taken, built, numbers, pushed=pushed, seconds=time.monotonic() - started
+            )
 
         return asyncio.run(go())
 
@@ -58,7 +60,10 @@ def same(found: sums.Sums, calm: sums.Sums) -> None:
     assert found.deliveries["rejected"] == calm.deliveries["rejected"]
     for now, then in (
         (found.deliveries["accepted"], calm.deliveries["accepted"]),
-        *((found.results[kind], calm.results[kind]) for kind in ("delivered", "bounced", "opened", "clicked", "unsubscribed")),
+        *(
+            (found.results[kind], calm.results[kind])
+            for kind in ("delivered", "bounced", "opened", "clicked", "unsubscribed")
+        ),
     ):
         assert then - uncertain <= now <= then + uncertain
 

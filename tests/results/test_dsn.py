@@ -90,8 +90,8 @@ def test_a_folded_diagnostic_is_one_line() -> None:
 def test_qmails_prose() -> None:
     raw = (
         "Return-Path: <>\nFrom: MAILER-DAEMON@mx.example.net\nTo: bounce+abc234@mailyard.example\nSubject: failure notice\n\n"
-        "Hi. This is the qmail-send program at mx.example.net.\nI'm afraid I wasn't able to deliver your message to the following "
-        "addresses.\nThis is a permanent error; I've given up. Sorry it didn't work out.\n\n<ann@example.net>:\n"
+        "Hi. This is the qmail-send program at mx.example.net.\nI'm afraid I wasn't able to deliver your message "
+        "to the following addresses.\nThis is a permanent error; I've given up. Sorry it didn't work out.\n\n<ann@example.net>:\n"
         "192.0.2.1 does not like recipient.\nRemote host said: 550 5.1.1 user unknown\nGiving up on 192.0.2.1.\n\n"
         "--- Below this line is a copy of the message.\n\nReturn-Path: <bounce+abc234@mailyard.example>\nMessage-ID: <41.k3@x>\n"
     )
@@ -105,7 +105,7 @@ def test_qmails_prose() -> None:
     [
         "Auto-Submitted: auto-replied\nSubject: Out of office\nFrom: Ann <ann@example.net>\nReturn-Path: <ann@example.net>",
         "Subject: Re: Hello\nFrom: Ann <ann@example.net>\nReturn-Path: <ann@example.net>",
-        'Subject: Read: Hello\nContent-Type: multipart/report; report-type=disposition-notification; boundary="B"\nFrom: a@example.net',
+        'Subject: Read: Hello\nContent-Type: multipart/report; report-type=disposition-notification; boundary="B"\nFrom: a@x.net',
     ],
 )
 def test_people_and_their_machines_are_no_bounces(headers: str) -> None:
