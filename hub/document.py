@@ -39,6 +39,12 @@ class Problem:
     def __str__(self) -> str:
         return f"{self.position}: {self.what}; {self.fix}" if self.fix else f"{self.position}: {self.what}"
 
+    def as_dict(self) -> dict[str, str | int]:
+        at = self.position
+        return {
+            "file": str(at.file), "line": at.line, "column": at.column, "what": self.what, "fix": self.fix,
+        }  # fmt: skip
+
 
 class Problems(ConfigError):
     """Everything that is wrong with a file, at once."""

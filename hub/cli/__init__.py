@@ -14,7 +14,12 @@ from hub.errors import HubError
 
 
 class Group(click.Group):
-    """Shows an error that the hub raised on purpose as its words, without a traceback."""
+    """Shows an error that the hub raised on purpose as its words, without a traceback; takes --json anywhere."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if "--json" in args:
+            args = ["--json", *(argument for argument in args if argument != "--json")]
+        return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> object:
         try:
@@ -37,7 +42,12 @@ class Group(click.Group):
     "--data", type=click.Path(path_type=Path), envvar="HUB_DATA", default=None,
     help="folder of the embedded servers and keys; default: data/ beside hub.yaml",
 )  # fmt: skip
-@click.option("--json", "as_json", is_flag=True, help="print one JSON document instead of tables")
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="print one JSON document instead of tables (may stand after the command, too)",
+)
 @click.version_option(__version__, prog_name="hub")
 @click.pass_context
 def main(ctx: click.Context, config: Path, data: Path | None, as_json: bool) -> None:

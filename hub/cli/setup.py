@@ -48,7 +48,7 @@ def check(place: Place) -> None:
 
     report = find(place.config, dict(os.environ))
     if place.as_json:
-        click.echo(json.dumps([str(p) for p in report.problems], indent=2))
+        click.echo(json.dumps([p.as_dict() for p in report.problems], indent=2))
     else:
         for problem in report.problems:
             click.echo(str(problem))
@@ -75,7 +75,6 @@ def migrate(place: Place, only_list: bool) -> None:
 
 @click.command()
 @click.option("--once", is_flag=True, help="end by itself when the journey is over")
-@click.option("--json", "as_json", is_flag=True, help="print the sums as one JSON object in the last line")
 @click.option(
     "--contacts", default=2_000, show_default=True, help="how many contacts the sandbox's account holds"
 )
@@ -83,13 +82,16 @@ def migrate(place: Place, only_list: bool) -> None:
     "--data", "folder", type=click.Path(path_type=Path), help="folder to use and keep; it is wiped first"
 )
 @click.pass_obj
-def demo(place: Place, once: bool, as_json: bool, contacts: int, folder: Path | None) -> None:
-    """Play the main job on sandboxes: HubSpot to lists to a funnel to a relay, and every result back."""
+def demo(place: Place, once: bool, contacts: int, folder: Path | None) -> None:
+    """Play the main job on sandboxes: HubSpot to lists to a funnel to a relay, and every result back.
+
+    With --json the last line is one JSON object with the sums.
+    """
     from hub.demo.play import play
 
     if contacts < 1:
         raise HubError("a rehearsal needs at least one contact", "give --contacts a number above 0")
-    sys.exit(play(folder, contacts=contacts, once=once, as_json=as_json or place.as_json))
+    sys.exit(play(folder, contacts=contacts, once=once, as_json=place.as_json))
 
 
 COMMANDS = (init, schema, check, migrate, demo)

@@ -37,6 +37,7 @@ class Show:
         self.say(f"  Analytics (sandbox) {stage.analytics_url}")
         self.say(f"  relay and readers   {stage.relay['status']}/status")
         self.say(f"  files and logs      {stage.folder}")
+        self.say(f"  ask the hub         {stage.folder / 'hub'} lists")
 
     def numbers(self, found: dict[str, Any]) -> None:
         """Move the bars (in a terminal) or say each new milestone (elsewhere)."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shlex
 import shutil
 import subprocess
 import sys
@@ -113,6 +114,7 @@ def built(folder: Path, *, contacts: int) -> Iterator[Stage]:
             folder, hubspot_url=hubspot, analytics_url=analytics, smtp=relay["smtp"], ca_file=relay["ca_file"],
             web_url=web_url, maildir=maildir,
         )  # fmt: skip
+        _leave_command(folder, environment)
         supervisor = Supervisor(environment)
         stack.callback(supervisor.stop)
         _hub(environment, folder, "check")
@@ -124,6 +126,15 @@ def built(folder: Path, *, contacts: int) -> Iterator[Stage]:
         yield Stage(
             folder, clock, servers, hubspot, analytics, relay, environment, web_url, supervisor, web, worker
         )  # fmt: skip
+
+
+def _leave_command(folder: Path, environment: dict[str, str]) -> None:
+    """A script that runs `hub` on this stage from any shell."""
+    lines = [f"export {name}={shlex.quote(value)}" for name, value in environment.items()]
+    command = shlex.join([sys.executable, "-m", "hub", "--config", str(folder / "hub.yaml")])
+    file = folder / "hub"
+    file.touch(mode=0o700)
+    file.write_text("\n".join(["#!/bin/sh", *lines, f'exec {command} "$@"', ""]))
 
 
 def _hub(environment: dict[str, str], folder: Path, *arguments: str) -> None:

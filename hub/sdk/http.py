@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -88,9 +90,28 @@ class Stats:
     retries: int = 0
     by_status: Counter[int] = field(default_factory=Counter)
 
+    def add(self, other: Stats) -> None:
+        self.calls += other.calls
+        self.retries += other.retries
+        self.by_status += other.by_status
+
     def as_dict(self) -> dict[str, int]:
-        statuses = {str(status): count for status, count in sorted(self.by_status.items()) if status >= 300}
-        return {"calls": self.calls, **({"retries": self.retries} if self.retries else {}), **statuses}
+        refused = {f"http_{status}": n for status, n in sorted(self.by_status.items()) if status >= 300}
+        return {"calls": self.calls, "repeated_calls": self.retries, **refused}
+
+
+_METER: ContextVar[Stats] = ContextVar("_METER")
+
+
+@contextmanager
+def metered() -> Iterator[Stats]:
+    """Count the calls that are made inside, also by tasks that are started there, whichever client makes them."""
+    stats = Stats()
+    mark = _METER.set(stats)
+    try:
+        yield stats
+    finally:
+        _METER.reset(mark)
 
 
 Classify = Callable[[int, Mapping[str, str], bytes], VendorError | None]
@@ -122,7 +143,6 @@ class Http:
         self.auth, self.account, self.limits, self.classify = auth, account, tuple(limits), classify
         self.quota: Quota = quota or MemoryQuota()
         self.share, self.sleep = share, sleep
-        self.stats = Stats()
         self.timeout_seconds = timeout_seconds
         self._headers = {"User-Agent": "mailyard/0.1", "Accept": "application/json", **(headers or {})}
         self._connections = connections
@@ -143,6 +163,11 @@ class Http:
             timeout_seconds=self.timeout_seconds, connections=self._connections, share=self.share, sleep=self.sleep,
             headers=headers,
         )  # fmt: skip
+
+    @property
+    def stats(self) -> Stats:
+        """The counts of the `metered` block that this call belongs to."""
+        return _METER.get(None) or Stats()
 
     async def close(self) -> None:
         if self._client is not None:

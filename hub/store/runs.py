@@ -28,26 +28,17 @@ class Counts:
     retried: int = 0
     uncertain: int = 0
     pages: int = 0
-    calls: dict[str, int] = field(default_factory=dict)
+    http: dict[str, int] = field(default_factory=dict)  # what it cost in calls to the vendor
 
     def add(self, other: Counts) -> None:
-        for name in (
-            "read",
-            "created",
-            "changed",
-            "unchanged",
-            "gone",
-            "rejected",
-            "written",
-            "retried",
-            "uncertain",
-            "pages",
-        ):
-            setattr(self, name, getattr(self, name) + getattr(other, name))
+        for name, value in vars(other).items():
+            if name != "http":
+                setattr(self, name, getattr(self, name) + value)
 
     def as_dict(self) -> dict[str, Any]:
         """Only what is not zero."""
-        return {name: value for name, value in vars(self).items() if value}
+        numbers = {**vars(self), **self.http}
+        return {name: value for name, value in numbers.items() if value and name != "http"}
 
 
 async def start(conn: AsyncConnection[Any], kind: str, connection: str, stream: str, *, now: datetime) -> int:

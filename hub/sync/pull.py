@@ -15,6 +15,7 @@ from hub.errors import Retry, VendorError
 from hub.mapping import Mapping
 from hub.model import Record, RecordState, Rejected
 from hub.sdk.connector import Connector, Cursor, Page
+from hub.sdk.http import metered
 from hub.store import consent, contacts, deals, runs, segments
 from hub.store.database import Database
 
@@ -58,19 +59,20 @@ async def pull(
     counts = runs.Counts()
     store = _Store(db, clock, connector.name, mapping, run_id)
     state, reason = "done", ""
-    try:
-        async for batch in _batches(connector.pull(stream, cursor)):
-            counts.add(
-                await store.keep(OBJECTS[stream], batch.records, batch.rejected, (stream, batch.cursor))
-            )
-            cursor = batch.cursor
-            if progress:
-                progress(connector.name, stream, counts)
-    except Retry as error:
-        state, reason = "partial", str(error)
-    except VendorError as error:
-        state, reason = "failed", str(error)
-    counts.calls = connector.http.stats.as_dict()
+    with metered() as calls:
+        try:
+            async for batch in _batches(connector.pull(stream, cursor)):
+                counts.add(
+                    await store.keep(OBJECTS[stream], batch.records, batch.rejected, (stream, batch.cursor))
+                )
+                cursor = batch.cursor
+                if progress:
+                    progress(connector.name, stream, counts)
+        except Retry as error:
+            state, reason = "partial", str(error)
+        except VendorError as error:
+            state, reason = "failed", str(error)
+    counts.http = calls.as_dict()
     async with db.transaction() as conn:
         await runs.finish(conn, run_id, counts, state=state, now=clock.now(), reason=reason,
                           resumes_at=cursor if state != "done" else None)  # fmt: skip
@@ -129,10 +131,12 @@ async def refresh_records(
     db: Database, clock: Clock, connector: Connector[Any], mapping: Mapping, object: str, ids: Sequence[str]
 ) -> runs.Counts:
     """Read the named records again (webhooks said that they changed) and store them as one run."""
-    records = await connector.read(object, ids)
+    with metered() as calls:
+        records = await connector.read(object, ids)
     async with db.transaction() as conn:
         run_id = await runs.start(conn, "webhook", connector.name, object, now=clock.now())
     counts = await _Store(db, clock, connector.name, mapping, run_id).keep(object, records, [], None)
+    counts.http = calls.as_dict()
     async with db.transaction() as conn:
         await runs.finish(conn, run_id, counts, state="done", now=clock.now())
     return counts

@@ -12,6 +12,7 @@ from hub.errors import Drop, FixNeeded, HubError, Retry, Unclear, VendorError
 from hub.mapping import Mapping
 from hub.model import ConsentWrite, FieldWrite, Outcome, OutcomeStatus, Push, Rejected, Result
 from hub.sdk.connector import Connector
+from hub.sdk.http import Stats, metered
 from hub.store import contacts, outbox, runs
 from hub.store.database import Connection, Database
 from hub.sync.pull import Progress, Pulled
@@ -32,7 +33,7 @@ async def push(
     repeatable = connector.manifest.repeatable
     async with db.transaction() as conn:
         await outbox.recover(conn, connector.name, repeatable=repeatable)
-    counts, run_id, reason = runs.Counts(), 0, ""
+    counts, spent, run_id, reason = runs.Counts(), Stats(), 0, ""
     while True:
         async with db.transaction() as conn:
             claimed = await outbox.claim(conn, connector.name, connector.manifest.batch)
@@ -40,7 +41,9 @@ async def push(
                 run_id = await runs.start(conn, "push", connector.name, "outbox", now=clock.now())
         if not claimed:
             break
-        outcomes, reason = await _offer(db, connector, mapping, claimed)
+        with metered() as calls:
+            outcomes, reason = await _offer(db, connector, mapping, claimed)
+        spent.add(calls)
         await _settle(db, clock, connector.name, run_id, claimed, outcomes, counts)
         if progress:
             progress(connector.name, "push", counts)
@@ -48,7 +51,7 @@ async def push(
             break
     if not run_id:
         return None
-    counts.calls = connector.http.stats.as_dict()
+    counts.http = spent.as_dict()
     async with db.transaction() as conn:
         await runs.finish(
             conn, run_id, counts, state="partial" if reason else "done", now=clock.now(), reason=reason
