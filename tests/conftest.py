@@ -10,9 +10,11 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from contracts.hubspot.sandbox import HubSpotSandbox
 from hub import embedded
 from hub.clock import ManualClock
 from hub.store.database import Database, migrate
+from tests.support.rig import Rig, hubspot_account, opened
 
 
 @pytest.fixture(scope="session")
@@ -75,12 +77,17 @@ def clock() -> ManualClock:
     return ManualClock()
 
 
-@pytest.fixture(scope="session")
-def vendor_specs() -> Path:
-    """The vendors' own API descriptions; without them the tests that need them are skipped, and say so."""
-    folder = os.environ.get("VENDOR_SPECS", "")
-    if not folder or not Path(folder).is_dir():
-        pytest.skip(
-            "VENDOR_SPECS names no folder: the contracts were not held against the vendors' descriptions"
-        )
-    return Path(folder)
+@pytest.fixture
+def hubspot(clock: ManualClock) -> Iterator[HubSpotSandbox]:
+    """An empty HubSpot account on loopback."""
+    with hubspot_account(clock) as served:
+        yield served
+
+
+@pytest.fixture
+async def rig(
+    tmp_path: Path, clock: ManualClock, hubspot: HubSpotSandbox, database_url: str, redis_url: str
+) -> AsyncIterator[Rig]:
+    """A hub that syncs with the account; its relay is closed."""
+    async with opened(tmp_path, clock, hubspot, database_url=database_url, redis_url=redis_url) as rig:
+        yield rig

@@ -46,7 +46,7 @@ class GoogleAnalytics(Connector[AnalyticsSettings]):
         title="Google Analytics 4",
         pushes=("results",),
         auth=("API secret of the stream",),
-        limits=(Limit("collect", 600, 10),),  # our own restraint: Google names none for collect
+        limits=(Limit("collect", 200, 1),),  # our own restraint: Google names none for collect
         docs="docs/connectors/google_analytics.md",
         needs_contact=False,
         repeatable=False,

@@ -10,7 +10,6 @@ from typing import Any
 from psycopg import AsyncConnection
 
 LIST_MAX_AGE = timedelta(minutes=5)
-RESUME_PARTIAL_AFTER = timedelta(seconds=30)
 
 
 @dataclass(frozen=True)
@@ -67,21 +66,19 @@ async def waiting(
 async def _due_pulls(
     conn: AsyncConnection[Any], schedule: Mapping[str, tuple[timedelta, Sequence[str]]], *, now: datetime
 ) -> list[Waiting]:
-    """Streams whose last pull is too long ago, or ended partial and may go on."""
+    """Streams whose last pull is too long ago, or stopped early and may go on."""
     cursor = await conn.execute(
-        "SELECT DISTINCT ON (connection, stream) connection, stream, state, started_at, coalesce(finished_at, started_at) "
+        "SELECT DISTINCT ON (connection, stream) connection, stream, started_at, resume_after "
         "FROM run WHERE kind = 'pull' ORDER BY connection, stream, id DESC"
     )
     last = {(connection, stream): rest for connection, stream, *rest in await cursor.fetchall()}
     due = []
     for connection, (every, streams) in schedule.items():
         for stream in streams:
-            state, started_at, finished_at = last.get((connection, stream), (None, None, None))
-            if state in ("partial", "running"):
-                late = now - finished_at >= min(every, RESUME_PARTIAL_AFTER)
-            else:
-                late = started_at is None or now - started_at >= every
-            if late:
+            started_at, resume_after = last.get((connection, stream), (None, None))
+            late = started_at is None or now - started_at >= every
+            resumable = resume_after is not None and resume_after <= now
+            if late or resumable:
                 due.append(Waiting("pull", f"{connection}/{stream}", 1))
     return due
 

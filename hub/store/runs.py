@@ -60,11 +60,12 @@ async def start(conn: AsyncConnection[Any], kind: str, connection: str, stream: 
 async def close_abandoned(conn: AsyncConnection[Any], *, now: datetime) -> int:
     """Close runs whose process is gone as partial: nobody holds their work any more. Returns how many."""
     cursor = await conn.execute(
-        """UPDATE run SET state = 'partial', finished_at = %s, reason = 'the hub stopped in the middle; the next run goes on'
+        """UPDATE run SET state = 'partial', finished_at = %s, resume_after = %s,
+               reason = 'the hub stopped in the middle; the next run goes on'
            WHERE state = 'running' AND NOT work_is_held(
                CASE kind WHEN 'pull' THEN 'pull:' || connection || '/' || stream
                          WHEN 'push' THEN 'push:' || connection ELSE 'inbox:' || connection END)""",
-        [now],
+        [now, now],
     )
     return cursor.rowcount
 
@@ -78,18 +79,24 @@ async def finish(
     now: datetime,
     reason: str = "",
     resumes_at: object = None,
+    resume_after: datetime | None = None,
 ) -> None:
-    """Close a run. A run with rejected rows is never better than `partial`: it is as good as its worst row."""
+    """Close a run. A run with rejected rows is never better than `partial`: it is as good as its worst row.
+
+    `resumes_at` is the cursor where the next run goes on; `resume_after` when it may do so ahead of the schedule.
+    """
     if state == "done" and counts.rejected:
         state, reason = "partial", reason or f"{counts.rejected} rows were rejected; see `hub runs {run_id}`"
     await conn.execute(
-        "UPDATE run SET state = %s, finished_at = %s, counts = %s, reason = %s, resumes_at = %s WHERE id = %s",
+        "UPDATE run SET state = %s, finished_at = %s, counts = %s, reason = %s, resumes_at = %s, resume_after = %s"
+        " WHERE id = %s",
         [
             state,
             now,
             Jsonb(counts.as_dict()),
             reason,
             Jsonb(resumes_at) if resumes_at is not None else None,
+            resume_after,
             run_id,
         ],
     )

@@ -6,12 +6,14 @@ import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import msgspec
+import structlog
 
 from hub.clock import Clock
-from hub.errors import Retry, VendorError
+from hub.errors import FixNeeded, Retry, VendorError
 from hub.mapping import Mapping
 from hub.model import Record, RecordState, Rejected
 from hub.sdk.connector import Connector, Cursor, Page
@@ -19,7 +21,10 @@ from hub.sdk.http import metered
 from hub.store import consent, contacts, deals, runs, segments
 from hub.store.database import Database
 
+log = structlog.get_logger()
+
 BATCH_RECORDS = 1_000
+RESUME_SECONDS = 30.0
 OBJECTS = {"contacts": "contact", "deals": "deal", "segments": "segment"}
 
 Progress = Callable[[str, str, runs.Counts], None]
@@ -49,7 +54,8 @@ async def pull(
     """Read a stream from its cursor to its present end.
 
     Each batch is one transaction with its cursor, so a crash repeats at most one batch, which then changes
-    nothing. A quota or a passing fault ends the run `partial`; the next run goes on from the saved cursor.
+    nothing. A quota or a passing fault ends the run `partial`, as does any fault after the first batch; the next
+    run goes on from the saved cursor.
     """
     async with db.transaction() as conn:
         run_id = await runs.start(conn, "pull", connector.name, stream, now=clock.now())
@@ -58,7 +64,7 @@ async def pull(
         cursor = await runs.read_cursor(conn, connector.name, stream)
     counts = runs.Counts()
     store = _Store(db, clock, connector.name, mapping, run_id)
-    state, reason = "done", ""
+    state, reason, pause = "done", "", None
     with metered() as calls:
         try:
             async for batch in _batches(connector.pull(stream, cursor)):
@@ -70,12 +76,14 @@ async def pull(
                     progress(connector.name, stream, counts)
         except Retry as error:
             state, reason = "partial", str(error)
+            pause = timedelta(seconds=max(error.retry_after_seconds, RESUME_SECONDS))
         except VendorError as error:
-            state, reason = "failed", str(error)
+            state, reason = "partial" if counts.pages else "failed", str(error)
     counts.http = calls.as_dict()
     async with db.transaction() as conn:
         await runs.finish(conn, run_id, counts, state=state, now=clock.now(), reason=reason,
-                          resumes_at=cursor if state != "done" else None)  # fmt: skip
+                          resumes_at=cursor if state != "done" else None,
+                          resume_after=clock.now() + pause if pause else None)  # fmt: skip
     return Pulled(run_id, "partial" if state == "done" and counts.rejected else state, counts, reason)
 
 
@@ -84,11 +92,11 @@ async def _batches(pages: AsyncIterator[Page]) -> AsyncIterator[Page]:
 
     What was read before a vendor fails is handed on first, then the failure is raised.
     """
-    queue: asyncio.Queue[Page | BaseException | None] = asyncio.Queue(maxsize=1)
+    queue: asyncio.Queue[Page | VendorError | None] = asyncio.Queue(maxsize=1)
 
     async def read() -> None:
         gathered: Page | None = None
-        end: BaseException | None = None
+        end: VendorError | None = None
         try:
             async for page in pages:
                 gathered = _joined(gathered, page)
@@ -98,7 +106,12 @@ async def _batches(pages: AsyncIterator[Page]) -> AsyncIterator[Page]:
         except VendorError as error:
             end = error
         except Exception as error:  # a connector's own bug must reach the run, not die in this task
-            end = error
+            log.exception("a connector failed")
+            end = FixNeeded(
+                f"the connector failed: {type(error).__name__}: {error}",
+                code="CONNECTOR",
+                fix="tell its author; the log has the traceback",
+            )
         if gathered is not None:
             await queue.put(gathered)
         await queue.put(end)
@@ -109,7 +122,7 @@ async def _batches(pages: AsyncIterator[Page]) -> AsyncIterator[Page]:
             item = await queue.get()
             if item is None:
                 return
-            if isinstance(item, BaseException):
+            if isinstance(item, VendorError):
                 raise item
             yield item
     finally:
