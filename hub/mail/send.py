@@ -43,6 +43,10 @@ class Tally:
     requeued: int = 0
 
     @property
+    def answered(self) -> int:
+        return self.accepted + self.rejected
+
+    @property
     def total(self) -> int:
         return self.accepted + self.rejected + self.uncertain + self.requeued
 
@@ -112,7 +116,7 @@ class Sender:
                 waiting.put_nowait(each)
             sessions = min(self.sections[name].limits.connections, max(1, len(composed)))
             pace = _Pace(self.sections[name].limits.per_second)
-            await asyncio.gather(*(self._session(name, waiting, pace) for _ in range(sessions)))
+            await asyncio.gather(*(self._sessions(name, waiting, pace) for _ in range(sessions)))
             composed = [waiting.get_nowait() for _ in range(waiting.qsize())]
             if not composed or self.stop.is_set():
                 break
@@ -142,6 +146,17 @@ class Sender:
                 failed.append(Sent(each.id, each.claim, "rejected", reason=reason[:500]))
         await self._settle(failed)
         return found
+
+    async def _sessions(self, name: str, waiting: asyncio.Queue[tuple[Claimed, Mail]], pace: _Pace) -> None:
+        """Sessions one after the other until the queue is empty: relays end them after some mails or some time.
+
+        One that ends before any answer says that the relay is away.
+        """
+        while not self.stop.is_set() and not waiting.empty():
+            before = self.tally.answered
+            await self._session(name, waiting, pace)
+            if self.tally.answered == before:
+                return
 
     async def _session(self, name: str, waiting: asyncio.Queue[tuple[Claimed, Mail]], pace: _Pace) -> None:
         """One session taking groups from the queue. What it did not begin goes back into the queue."""
@@ -173,6 +188,7 @@ class Sender:
             )
         outcomes: list[Sent] = []
         todo = [(c, m) for c, m in group if c.id in ours]
+        offering = True  # whether the first of `todo` is being offered
         try:
             while todo:
                 await pace.turn()
@@ -185,12 +201,22 @@ class Sender:
                         Sent(claimed.id, claimed.claim, "uncertain", name, mail.message_id, reason=error.what)
                     )
                     todo.pop(0)
+                    offering = False
                     raise NotSent(error.what) from None
                 todo.pop(0)
         except NotSent as error:
             # Begun, but nothing of these reached the relay: they go back, to be tried on another session soon.
             outcomes += [
-                Sent(c.id, c.claim, "queued", name, reason=error.what, retry_seconds=1.0) for c, _ in todo
+                Sent(
+                    c.id,
+                    c.claim,
+                    "queued",
+                    name,
+                    reason=error.what,
+                    retry_seconds=1.0,
+                    offered=offering and not n,
+                )
+                for n, (c, _) in enumerate(todo)
             ]
             raise
         finally:

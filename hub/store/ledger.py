@@ -20,7 +20,8 @@ from psycopg import AsyncConnection
 from psycopg.rows import dict_row
 
 LEASE_SECONDS = 60
-MAX_ATTEMPTS = 6
+MAX_ATTEMPTS = 30
+"""With pauses that grow to an hour: about a day, in which greylists open and full mailboxes are emptied."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,7 @@ class Sent:
     reply_text: str = ""
     reason: str = ""
     retry_seconds: float = 0.0
+    offered: bool = True  # False: the relay never saw it, so it counts as no attempt
     bounce: dict[str, Any] | None = (
         None  # of a refusal that is about the recipient: detail of the `bounced` event
     )
@@ -238,12 +240,15 @@ async def settle(conn: AsyncConnection[Any], outcomes: Sequence[Sent], *, now: d
         """
         WITH told AS (
             SELECT * FROM jsonb_to_recordset(%(rows)s::jsonb) AS t (id bigint, claim bigint, state text, relay text,
-                message_id text, subject text, reply_code int, reply_text text, reason text, retry_seconds float, bounce jsonb)
+                message_id text, subject text, reply_code int, reply_text text, reason text, retry_seconds float, offered boolean,
+                bounce jsonb)
         ), held AS (  -- in one order, so that two group commits never wait for each other
             SELECT d.id FROM delivery d JOIN told t ON t.id = d.id ORDER BY d.id FOR UPDATE OF d
         ), settled AS (
             UPDATE delivery d SET
-                state = CASE WHEN t.state = 'queued' AND d.attempts >= %(max_attempts)s THEN 'rejected' ELSE t.state END,
+                state = CASE WHEN t.state = 'queued' AND t.offered AND d.attempts >= %(max_attempts)s THEN 'rejected'
+                             ELSE t.state END,
+                attempts = CASE WHEN t.offered THEN d.attempts ELSE d.attempts - 1 END,
                 relay = coalesce(nullif(t.relay, ''), d.relay), message_id = coalesce(nullif(t.message_id, ''), d.message_id),
                 subject = coalesce(nullif(t.subject, ''), d.subject),
                 reply_code = t.reply_code, reply_text = t.reply_text, reason = t.reason, lease_until = NULL,
