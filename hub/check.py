@@ -32,7 +32,7 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 @dataclass(frozen=True)
 class Report:
-    """What was found, in the order of the file; `config` where the shape is right."""
+    """What was found, in the order of the file; `config` is what could be understood."""
 
     problems: list[Problem]
     config: Config | None
@@ -54,6 +54,7 @@ class _Checker:
     def __init__(self, config: Config) -> None:
         self.config, self.document, self.settings = config, config.document, config.settings
         self.found: list[Problem] = []
+        self.all_fields_known = True
 
     def all(self) -> list[Problem]:
         self._connections()
@@ -66,6 +67,11 @@ class _Checker:
         self._relays()
         self._web()
         return self.found
+
+    def _names(self, section: str) -> set[str]:
+        """What a section defines, also where the definition itself is wrong."""
+        given = (self.document.data or {}).get(section)
+        return set(getattr(self.settings, section)) | (set(given) if isinstance(given, dict) else set())
 
     def _wrong(self, at: At, what: str, fix: str = "", *, key: bool = False) -> None:
         self.found.append(self.document.problem(at, what, fix, key=key))
@@ -99,9 +105,13 @@ class _Checker:
     def _sync(self) -> None:
         kinds = registry.connectors()
         for name, section in self.settings.sync.items():
-            if not self._known(("sync", name), "connection", name, self.settings.connections):
+            if not self._known(("sync", name), "connection", name, self._names("connections")):
                 continue
-            kind = kinds.get(self.settings.connections[name].connector)
+            kind = (
+                kinds.get(self.settings.connections[name].connector)
+                if name in self.settings.connections
+                else None
+            )
             if kind is None:
                 continue
             for key, wished, offered in (
@@ -119,15 +129,17 @@ class _Checker:
         for name, section in self.settings.purposes.items():
             for connection in section.subscriptions:
                 at: At = ("purposes", name, "subscriptions", connection)
-                self._known(at, "connection", connection, self.settings.connections)
+                self._known(at, "connection", connection, self._names("connections"))
 
     def _catalog(self) -> Catalog:
         """All fields of all mappings; a mapping's own mistakes are told here."""
         fields = dict(Catalog().contact_fields)
         kinds = registry.connectors()
+        self.all_fields_known = set(self.settings.connections) == self._names("connections")
         for name, section in self.settings.connections.items():
             kind = kinds.get(section.connector)
             if kind is None:
+                self.all_fields_known = False
                 continue
             documents = [mappings.shipped(section.connector, registry.module(section.connector))]
             if section.mapping:
@@ -146,15 +158,18 @@ class _Checker:
             try:
                 fields.update(mappings.build([d for d in documents if d], kind.known_fields).contact_fields)
             except Problems as error:
+                self.all_fields_known = False
                 self.found += error.problems
-        s = self.settings
-        return Catalog(fields, frozenset(s.lists), frozenset(s.messages), frozenset(s.purposes))
+        names = (frozenset(self._names(section)) for section in ("lists", "messages", "purposes"))
+        return Catalog(fields, *names)
 
     # --- rules ------------------------------------------------------------------------------------------
 
     def _rule(self, at: At, text: str) -> bool:
         found = rule_problems(text, self.catalog)
         for error in found:
+            if not self.all_fields_known and error.what.startswith("unknown field"):
+                continue  # the mapping that would make it is what is wrong
             place = self.document.inside(at, error.line, error.column)
             self.found.append(Problem(place, error.what, error.fix))
         return not found
@@ -176,7 +191,7 @@ class _Checker:
     def _messages(self) -> None:
         for name, section in self.settings.messages.items():
             at: At = ("messages", name)
-            self._known((*at, "purpose"), "purpose", section.purpose, self.settings.purposes)
+            self._known((*at, "purpose"), "purpose", section.purpose, self._names("purposes"))
             address = parseaddr(section.from_)[1]
             if "@" not in address.strip("@") or " " in address:
                 self._wrong(
@@ -203,8 +218,13 @@ class _Checker:
         if (wrong := template.syntax_error(source)) is not None:
             self._wrong(at, f"the template does not parse: {wrong[0]}", "mend it")
             return
-        for name, line, column in template.unknown_names(source, self.catalog.contact_fields):
+        for name, line, column in self._unknown_names(source):
             self.found.append(Problem(self.document.inside(at, line, column), *self._unknown(name)))
+
+    def _unknown_names(self, source: str) -> list[tuple[str, int, int]]:
+        """A template's unknown names; fields only where all of them are known."""
+        found = template.unknown_names(source, self.catalog.contact_fields)
+        return [each for each in found if self.all_fields_known or not each[0].startswith("contact.")]
 
     def _template_file(self, name: str, at: At) -> None:
         file = self.config.base_dir / name
@@ -223,7 +243,7 @@ class _Checker:
             place = type(document.position())(file, wrong[1], 1)
             self.found.append(Problem(place, f"the template does not parse: {wrong[0]}", "mend it"))
             return
-        for unknown, line, column in template.unknown_names(source, self.catalog.contact_fields):
+        for unknown, line, column in self._unknown_names(source):
             place = type(document.position())(file, line, column)
             self.found.append(Problem(place, *self._unknown(unknown)))
         try:
@@ -242,7 +262,7 @@ class _Checker:
     def _funnels(self) -> None:
         for name, section in self.settings.funnels.items():
             at: At = ("funnels", name)
-            self._known((*at, "enter", "list"), "list", section.enter.list, self.settings.lists)
+            self._known((*at, "enter", "list"), "list", section.enter.list, self._names("lists"))
             if section.leave:
                 self._rule((*at, "leave", "when"), section.leave.when)
             for number, step in enumerate(section.steps):
@@ -250,7 +270,7 @@ class _Checker:
 
     def _step(self, step: Step, at: At) -> None:
         if isinstance(step, Send):
-            self._known((*at, "send"), "message", step.send, self.settings.messages)
+            self._known((*at, "send"), "message", step.send, self._names("messages"))
         elif isinstance(step, When):
             self._rule((*at, "when"), step.when)
             for arm, steps in (("then", step.then), ("else", step.else_)):
@@ -258,7 +278,9 @@ class _Checker:
                     self._step(inner, (*at, arm, number))
         elif isinstance(step, SetFields):
             for connection, fields in step.set.items():
-                if self._known((*at, "set", connection), "connection", connection, self.settings.connections):
+                if self._known(
+                    (*at, "set", connection), "connection", connection, self._names("connections")
+                ):
                     for field in fields:
                         self._known(
                             (*at, "set", connection, field), "field", field, self.catalog.contact_fields
@@ -274,7 +296,7 @@ class _Checker:
                 self._wrong(("relays", name, "connector"), what, nearest(section.connector, kinds))
                 continue
             self._own(("relays", name), kinds[section.connector].Settings, section.own)
-        if self.settings.messages and not self.settings.relays:
+        if self.settings.messages and not self._names("relays"):
             self._wrong(("messages",), "there are messages and no relay to send them", "add relays", key=True)
 
     def _web(self) -> None:

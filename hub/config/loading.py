@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -46,7 +47,7 @@ def load(path: Path, environ: Mapping[str, str]) -> Config:
 
 
 def read(document: Document, environ: Mapping[str, str]) -> tuple[Config | None, list[Problem]]:
-    """(the configuration where its shape is right, every mistake in it)."""
+    """(the configuration, every mistake in its shape). With mistakes it is what can be understood, or None."""
     data = document.data if document.data is not None else {}
     base_dir = document.file.resolve().parent
     if not isinstance(data, dict):
@@ -60,8 +61,27 @@ def read(document: Document, environ: Mapping[str, str]) -> tuple[Config | None,
     try:
         settings = Settings.model_validate(plain)
     except ValidationError as error:
-        return None, problems + shape_problems(document, error, Settings, ())
+        problems = problems + shape_problems(document, error, Settings, ())
+        part = _sound_part(document, plain, error)
+        return (Config(part, document, base_dir, environ) if part else None), problems
     return Config(settings, document, base_dir, environ), problems
+
+
+def _sound_part(document: Document, data: dict[str, Any], error: ValidationError) -> Settings | None:
+    """The settings without their unknown keys and without the entries that are wrong, so that the rest can be checked."""
+    kept = copy.deepcopy(data)
+    for each in error.errors(include_url=False):
+        where, _, _ = _place(document, each["loc"], Settings, 0)
+        path = where if each["type"] == "extra_forbidden" else where[:2]
+        node: Any = kept
+        for step in path[:-1]:
+            node = node.get(step) if isinstance(node, dict) else None
+        if isinstance(node, dict) and path:
+            node.pop(path[-1], None)
+    try:
+        return Settings.model_validate(kept)
+    except ValidationError:
+        return None
 
 
 def shape_problems(
@@ -141,11 +161,8 @@ def _sentence(document: Document, where: At, owner: type[BaseModel] | None, each
     }  # fmt: skip
     if kind == "literal_error":
         options = [o.strip("'") for o in str(each["ctx"]["expected"]).replace(" or ", ", ").split(", ")]
-        return document.problem(
-            where,
-            f"{name} {given!r} is unknown" if isinstance(name, str) else "unknown",
-            nearest(str(given), options),
-        )
+        what = next((str(step) for step in reversed(where) if isinstance(step, str)), name)
+        return document.problem(where, f"{what}: {given!r} is unknown", nearest(str(given), options))
     what = words.get(kind, each["msg"][0].lower() + each["msg"][1:])
     shown = f", not {given!r}" if isinstance(given, (str, int, float, bool)) and not _secret(where) else ""
     return document.problem(where, f"{name} {what}{shown}", "correct it" if kind not in words else "")

@@ -1,0 +1,200 @@
+"""`hub check`: broken files, each with every mistake, its place and what to do."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from hub.check import check
+from hub.cli import main
+
+FOLDER = Path(__file__).parent / "broken"
+ENVIRONMENT = {"HUBSPOT_TOKEN": "pat-1"}
+
+EXPECTED: dict[str, list[tuple[str, str]]] = {
+    "01-unknown-key": [
+        ("01-unknown-key.yaml:5:1", "unknown key 'porpoises'; did you mean 'purposes'?"),
+        ("01-unknown-key.yaml:10:96", "there is no purpose 'news'; none is known"),
+    ],
+    "02-unknown-key-inside": [
+        ("02-unknown-key-inside.yaml:8:3", "where is missing in lists.berlin; add `where: ...`"),
+        ("02-unknown-key-inside.yaml:8:12", "unknown key 'were'; did you mean 'where'?"),
+    ],
+    "03-wrong-type": [
+        ("03-wrong-type.yaml:18:33", "port must be a whole number, not 'twenty-five'"),
+    ],
+    "04-missing-secret": [
+        (
+            "04-missing-secret.yaml:2:36",
+            "the environment variable HUBSPOT_TOKEN_OF_NOBODY is not set;"
+            " set HUBSPOT_TOKEN_OF_NOBODY before starting the hub",
+        ),
+    ],
+    "05-written-out-secret": [
+        (
+            "05-written-out-secret.yaml:2:36",
+            'the secret token is written out; write "${NAME}" and set NAME, or use token_file',
+        ),
+    ],
+    "06-unknown-connector": [
+        ("06-unknown-connector.yaml:2:20", "there is no connector 'hubsport'; did you mean 'hubspot'?"),
+    ],
+    "07-unknown-list": [
+        ("07-unknown-list.yaml:13:19", "there is no list 'berlni'; did you mean 'berlin'?"),
+    ],
+    "08-unknown-message": [
+        ("08-unknown-message.yaml:15:15", "there is no message 'helo'; did you mean 'hello'?"),
+    ],
+    "09-rule-does-not-parse": [
+        (
+            "09-rule-does-not-parse.yaml:8:27",
+            "not understood: something is missing after this; mend the rule here",
+        ),
+    ],
+    "10-rule-unknown-field": [
+        ("10-rule-unknown-field.yaml:8:20", "unknown field 'citi'; did you mean 'city'?"),
+    ],
+    "11-rule-wrong-type": [
+        ("11-rule-wrong-type.yaml:8:27", "a text is compared with 5; write a text, e.g. 'text'"),
+    ],
+    "12-template-unknown-field": [
+        (
+            "templates/unknown-field.html:1:21",
+            "the template uses the unknown field 'frist_name'; did you mean 'first_name'?",
+        ),
+    ],
+    "13-template-does-not-parse": [
+        (
+            "templates/open-if.html:3:1",
+            "the template does not parse: Unexpected end of template. Jinja was looking for the following tags:"
+            " 'elif' or 'else' or 'endif'. The innermost block that needs to be closed is 'if'.; mend it",
+        ),
+    ],
+    "14-template-missing": [
+        (
+            "14-template-missing.yaml:10:37",
+            "the template templates/helo.html cannot be read: No such file or directory;"
+            " check the path; it is relative to hub.yaml",
+        ),
+    ],
+    "15-lists-in-a-circle": [
+        (
+            "15-lists-in-a-circle.yaml:8:19",
+            "lists build on each other in a circle: berlin -> vienna -> berlin; take one in_list(...) out",
+        ),
+    ],
+    "16-mapping-to-no-field": [
+        (
+            "mappings/wrong.yaml:2:17",
+            "the vendor has no contact field 'citty'; did you mean 'city'?, or say `custom: true` if it is your own",
+        ),
+        (
+            "mappings/wrong.yaml:3:38",
+            "type 'colour' is unknown; known are text, number, boolean, date, time, enum, list",
+        ),
+    ],
+    "17-unknown-stream": [
+        ("17-unknown-stream.yaml:4:27", "pull: 'contcats' is unknown; did you mean 'contacts'?"),
+    ],
+    "18-bad-duration": [
+        (
+            "18-bad-duration.yaml:16:15",
+            "'two days' is no duration; write for example 90s, 5m, 2 hours, 3 days or 1 week",
+        ),
+    ],
+    "19-unknown-purpose": [
+        ("19-unknown-purpose.yaml:10:96", "there is no purpose 'newz'; did you mean 'news'?"),
+    ],
+    "20-duplicate-key": [
+        ("20-duplicate-key.yaml:7:1", 'found duplicate key "sync": it is given twice; mend the YAML here'),
+    ],
+    "21-not-yaml": [
+        ("21-not-yaml.yaml:9:1", "expected ',' or ']', but got '<scalar>'; mend the YAML here"),
+    ],
+    "22-unknown-step": [
+        ("22-unknown-step.yaml:15:9", "unknown step 'sned'; did you mean 'send'?"),
+    ],
+    "23-subject-unknown-field": [
+        (
+            "23-subject-unknown-field.yaml:10:38",
+            "the template uses the unknown field 'frist_name'; did you mean 'first_name'?",
+        ),
+    ],
+    "25-mjml-does-not-parse": [
+        (
+            "25-mjml-does-not-parse.yaml:10:37",
+            "templates/bad.mjml: the MJML cannot be read: unexpected end of stream in root template;"
+            " check that every tag is closed and attributes are quoted",
+        ),
+    ],
+    "26-plain-smtp-abroad": [
+        (
+            "26-plain-smtp-abroad.yaml:18:9",
+            "tls: none is allowed for a relay on this machine only; write starttls or tls",
+        ),
+    ],
+    "27-tabs": [
+        ("27-tabs.yaml:8:1", "found character '\\t' that cannot start any token; mend the YAML here"),
+    ],
+    "28-several-at-once": [
+        ("28-several-at-once.yaml:13:19", "there is no list 'nobody'; known are berlin"),
+        ("28-several-at-once.yaml:15:15", "there is no message 'helo'; did you mean 'hello'?"),
+        ("28-several-at-once.yaml:18:33", "port must be a whole number, not 'x'"),
+        ("28-several-at-once.yaml:21:1", "unknown key 'wbe'; did you mean 'web'?"),
+    ],
+}
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_a_broken_file(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(FOLDER)
+    found = [str(problem) for problem in check(Path(f"{name}.yaml"), ENVIRONMENT).problems]
+    assert found == [f"{place}: {words}" for place, words in EXPECTED[name]]
+
+
+def test_every_broken_file_has_its_expectation() -> None:
+    assert {file.stem for file in FOLDER.glob("[0-9]*.yaml")} == set(EXPECTED)
+    assert len(EXPECTED) >= 20
+
+
+def test_a_sound_file_has_no_mistakes() -> None:
+    assert check(FOLDER / "sound.yaml", ENVIRONMENT).problems == []
+
+
+def test_the_starter_file_is_sound_once_its_secrets_are_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert CliRunner().invoke(main, ["init"]).exit_code == 0
+    first = (tmp_path / "hub.yaml").read_text()
+    assert CliRunner().invoke(main, ["init"]).exit_code == 0  # keeps what is there
+    assert (tmp_path / "hub.yaml").read_text() == first
+    unset = check(tmp_path / "hub.yaml", {}).problems
+    names = {p.what.split()[3] for p in unset if "environment variable" in p.what}
+    assert len(unset) == len(names) > 0
+    assert check(tmp_path / "hub.yaml", dict.fromkeys(names, "x")).problems == []
+
+
+def test_the_command_prints_them_and_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(FOLDER)
+    file = "28-several-at-once"
+    done = CliRunner().invoke(main, ["--config", f"{file}.yaml", "check"], env=ENVIRONMENT)
+    assert done.exit_code == 1
+    assert done.output.splitlines() == [f"{place}: {words}" for place, words in EXPECTED[file]]
+    as_json = CliRunner().invoke(main, ["--config", f"{file}.yaml", "check", "--json"], env=ENVIRONMENT)
+    assert as_json.exit_code == 1
+    assert [(p["line"], p["column"]) for p in json.loads(as_json.output)] == [
+        (13, 19),
+        (15, 15),
+        (18, 33),
+        (21, 1),
+    ]
+    assert CliRunner().invoke(main, ["--config", "sound.yaml", "check"], env=ENVIRONMENT).exit_code == 0
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    problems = check(tmp_path / "hub.yaml", {}).problems
+    assert [p.what for p in problems] == ["cannot be read: No such file or directory"]
