@@ -27,6 +27,7 @@ def _plan_tables(found: dict[str, Any]) -> None:
         click.echo(f"could not be read: {problem}", err=True)
     columns = {
         "list": "list", "size": "size", "joined": "would join", "left": "would leave", "samples": "for example",
+        "waits_for": "waits for",
     }  # fmt: skip
     print_table("Lists", columns, found["lists"], empty="none are configured")
     columns = {
@@ -59,7 +60,9 @@ def lists_(place: Place, name: str | None, email: str | None) -> None:
     else:
         found = place.run(answers.all_lists)
         title, empty = "Lists", "none are configured"
-        columns = {"name": "list", "members": "members", "refreshed_at": "refreshed", "rule": "rule"}
+        columns = {
+            "name": "list", "members": "members", "refreshed_at": "refreshed", "waits_for": "waits for", "rule": "rule",
+        }  # fmt: skip
     place.show(found, lambda: print_table(title, columns, found, empty=empty))
 
 

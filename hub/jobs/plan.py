@@ -20,7 +20,9 @@ async def plan(runtime: Runtime, *, pull: bool, samples: int) -> dict[str, Any]:
         problems = await _pulled(rehearsal) if pull else []
         async with db.connection() as conn:
             before = await planned.marks(conn)
-        sizes = await lists.refresh_all(db, rehearsal.clock, rehearsal.settings.lists, rehearsal.catalog)
+        sizes = await lists.refresh_all(
+            db, rehearsal.clock, rehearsal.settings.lists, rehearsal.catalog, rehearsal.pulled
+        )
         await funnels.advance(
             db, rehearsal.clock, rehearsal.settings.funnels, rehearsal.catalog, rehearsal.settings.messages
         )
@@ -37,6 +39,7 @@ async def plan(runtime: Runtime, *, pull: bool, samples: int) -> dict[str, Any]:
                 "size": r.size,
                 "joined": r.joined,
                 "left": r.left,
+                "waits_for": list(r.waits_for),
                 "samples": found["joined"].get(r.name, []),
             }
             for r in sizes

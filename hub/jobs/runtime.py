@@ -111,6 +111,11 @@ class Runtime:
         """purpose -> whether it needs an opt-in."""
         return {name: section.basis == "opt_in" for name, section in self.settings.purposes.items()}
 
+    @property
+    def pulled(self) -> dict[str, list[str]]:
+        """connection -> the streams that are pulled of it."""
+        return {name: list(section.pull) for name, section in self.settings.sync.items()}
+
     @cached_property
     def targets(self) -> list[Target]:
         """Who is told of results and opt-outs."""

@@ -1,8 +1,12 @@
-"""Refresh lists: in the order in which they build on each other, each as one statement that writes differences."""
+"""Refresh lists: in the order in which they build on each other, each as one statement that writes differences.
+
+A list waits until every stream that it builds on was once read to its end. People whose deals are not here yet
+must not join a list of people without deals: funnels would write to them at once.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,29 +14,48 @@ from hub.clock import Clock
 from hub.config.settings import ListSection
 from hub.errors import RuleError
 from hub.rules import Catalog, Rule, parse
-from hub.store import lists
+from hub.store import lists, runs
 from hub.store.database import Database
 
 
 @dataclass(frozen=True)
 class Refreshed:
-    """One list after its refresh."""
+    """One list after its refresh, or what it waits for (as connection/stream)."""
 
     name: str
-    size: int
-    joined: int
-    left: int
+    size: int = 0
+    joined: int = 0
+    left: int = 0
+    waits_for: tuple[str, ...] = ()
 
 
 async def refresh_all(
-    db: Database, clock: Clock, sections: Mapping[str, ListSection], catalog: Catalog
+    db: Database,
+    clock: Clock,
+    sections: Mapping[str, ListSection],
+    catalog: Catalog,
+    pulled: Mapping[str, Sequence[str]],
 ) -> list[Refreshed]:
-    """Bring every list up to date. Each is one transaction; a list that is used by another comes first."""
+    """Bring every list up to date. Each is one transaction; a list that is used by another comes first.
+
+    `pulled` is connection -> the streams that hub.yaml pulls of it.
+    """
     rules = {name: parse(section.where, catalog) for name, section in sections.items()}
     async with db.transaction() as conn:
         ids = await lists.register(conn, {name: rule.text for name, rule in rules.items()}, now=clock.now())
+        missing = await runs.not_loaded(conn, pulled)
+    needs: dict[str, set[str]] = {}
     done = []
     for name in in_order(rules):
+        needs[name] = {"contacts", *rules[name].streams}.union(
+            *(needs[used] for used in rules[name].lists & rules.keys())
+        )
+        waits_for = tuple(f"{connection}/{stream}" for connection, stream in missing if stream in needs[name])
+        if waits_for:
+            async with db.transaction() as conn:
+                await lists.hold(conn, ids[name], waits_for)
+            done.append(Refreshed(name, waits_for=waits_for))
+            continue
         now = clock.now()
         async with db.transaction() as conn:
             moved = await lists.refresh(

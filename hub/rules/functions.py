@@ -49,6 +49,7 @@ class Function:
     write: Writer
     help: str = ""
     first: str = field(default="")
+    stream: str = ""  # the stream that fills what it asks, beside the contacts themselves
 
 
 def _deal(given: Mapping[str, Any], value: Values) -> str:
@@ -123,12 +124,14 @@ FUNCTIONS: dict[str, Function] = {
         _deal,
         "has an open record of a deal with all of these",
         "stage",
+        "deals",
     ),
     "in_segment": Function(
         {"name": Argument(required=True, names="segment"), "connection": Argument()},
         _segment,
         "is in a segment of a CRM",
         "name",
+        "segments",
     ),
     "in_list": Function({"name": Argument(required=True, names="list")}, _list, "is on another list", "name"),
     "received": Function(_MAIL, _event("sent"), "was sent a message", "message"),

@@ -46,6 +46,7 @@ class Rule:
     messages: frozenset[str]
     segments: frozenset[str]
     fields: frozenset[str]
+    streams: frozenset[str]  # what it reads of the vendors beside contacts: deals, segments
     relative: bool
     conditions: tuple[Condition, ...] = ()
 
@@ -91,6 +92,7 @@ class _Writer:
             "segment": set(),
             "field": set(),
             "purpose": set(),
+            "stream": set(),
         }
         self.relative = False
         self.conditions: list[Condition] = []
@@ -105,6 +107,7 @@ class _Writer:
             messages=frozenset(self.used["message"]),
             segments=frozenset(self.used["segment"]),
             fields=frozenset(self.used["field"]),
+            streams=frozenset(self.used["stream"]),
             relative=self.relative,
             conditions=tuple(self.conditions),
         )
@@ -353,6 +356,7 @@ class _Writer:
         if any(argument.required and key not in given for key, argument in function.arguments.items()):
             return "false"
         self.relative = self.relative or "within" in given
+        self.used["stream"] |= {function.stream} - {""}
         return function.write(given, self.value)
 
     def _argument(self, node: exp.Expr, key: str, argument: Argument) -> Any:

@@ -34,10 +34,13 @@ async def waiting(
         SELECT 'inbox', connection, count(*) FROM inbox WHERE state = 'new' GROUP BY connection
         UNION ALL
         SELECT 'lists', '', 1 WHERE EXISTS (
-            SELECT FROM list WHERE retired_at IS NULL AND (
+            SELECT FROM list WHERE retired_at IS NULL AND waits_for = '{}' AND (
                 refreshed_at IS NULL OR refreshed_at <= %(now)s - %(list_max_age)s
                 OR refreshed_at < (SELECT max(finished_at) FROM run WHERE kind IN ('pull', 'webhook'))
-                OR refreshed_at < (SELECT max(received_at) FROM event)))
+                OR refreshed_at < (SELECT max(received_at) FROM event))
+        ) OR EXISTS (  -- what a list waited for has come
+            SELECT FROM list WHERE retired_at IS NULL AND waits_for <> '{}' AND waits_for <@ (
+                SELECT array_agg(connection || '/' || stream) FROM cursor WHERE loaded_at IS NOT NULL))
         UNION ALL
         SELECT 'funnels', '', count(*) FROM funnel_entry WHERE state = 'active' AND wake_at <= %(now)s HAVING count(*) > 0
         UNION ALL

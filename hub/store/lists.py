@@ -70,15 +70,20 @@ async def refresh(
     )
     row = await cursor.fetchone()
     assert row is not None
-    await conn.execute("UPDATE list SET refreshed_at = %s WHERE id = %s", [now, list_id])
+    await conn.execute("UPDATE list SET refreshed_at = %s, waits_for = '{}' WHERE id = %s", [now, list_id])
     return Moved(*row)
+
+
+async def hold(conn: AsyncConnection[Any], list_id: int, waits_for: Sequence[str]) -> None:
+    """Leave a list as it is and remember what it waits for."""
+    await conn.execute("UPDATE list SET waits_for = %s WHERE id = %s", [list(waits_for), list_id])
 
 
 async def all_sizes(conn: AsyncConnection[Any]) -> list[dict[str, Any]]:
     """Every configured list with its size and age."""
     async with conn.cursor(row_factory=dict_row) as cursor:
         await cursor.execute(
-            """SELECT l.name, count(m.contact_id) AS members, l.refreshed_at, l.rule
+            """SELECT l.name, count(m.contact_id) AS members, l.refreshed_at, l.waits_for, l.rule
                FROM list l LEFT JOIN list_member m ON m.list_id = l.id WHERE l.retired_at IS NULL GROUP BY l.id ORDER BY l.name"""
         )
         return list(await cursor.fetchall())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -141,8 +141,32 @@ async def save_cursor(
 
 
 async def forget_cursor(conn: AsyncConnection[Any], connection: str, stream: str) -> None:
-    """The next pull reads the stream from the beginning: a full re-sync."""
-    await conn.execute("DELETE FROM cursor WHERE connection = %s AND stream = %s", [connection, stream])
+    """The next pull reads the stream from the beginning: a full re-sync. What was loaded stays loaded."""
+    await conn.execute(
+        "UPDATE cursor SET position = '{}' WHERE connection = %s AND stream = %s", [connection, stream]
+    )
+
+
+async def mark_loaded(
+    conn: AsyncConnection[Any], connection: str, stream: str, run_id: int, *, now: datetime
+) -> None:
+    """The stream was read to its end: lists may build on it."""
+    await conn.execute(
+        """INSERT INTO cursor (connection, stream, saved_at, run_id, loaded_at)
+           VALUES (%(connection)s, %(stream)s, %(now)s, %(run)s, %(now)s)
+           ON CONFLICT (connection, stream) DO UPDATE SET loaded_at = coalesce(cursor.loaded_at, excluded.loaded_at)""",
+        {"connection": connection, "stream": stream, "now": now, "run": run_id},
+    )
+
+
+async def not_loaded(
+    conn: AsyncConnection[Any], pulled: Mapping[str, Sequence[str]]
+) -> list[tuple[str, str]]:
+    """Which of the pulled streams (connection -> its streams) were never read to their end."""
+    cursor = await conn.execute("SELECT connection, stream FROM cursor WHERE loaded_at IS NOT NULL")
+    loaded = set(await cursor.fetchall())
+    wanted = [(connection, stream) for connection, streams in pulled.items() for stream in streams]
+    return [each for each in wanted if each not in loaded]
 
 
 async def recent(conn: AsyncConnection[Any], limit: int = 20) -> list[dict[str, Any]]:

@@ -81,6 +81,8 @@ async def pull(
             state, reason = "partial" if counts.pages else "failed", str(error)
     counts.http = calls.as_dict()
     async with db.transaction() as conn:
+        if state == "done":
+            await runs.mark_loaded(conn, connector.name, stream, run_id, now=clock.now())
         await runs.finish(conn, run_id, counts, state=state, now=clock.now(), reason=reason,
                           resumes_at=cursor if state != "done" else None,
                           resume_after=clock.now() + pause if pause else None)  # fmt: skip
