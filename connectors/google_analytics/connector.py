@@ -34,7 +34,7 @@ class AnalyticsSettings(ConnectorSettings):
     api_secret: SecretStr = Field(
         description="of the same stream; a secret of another one is taken and the events lost"
     )
-    base_url: str = "https://www.google-analytics.com"
+    base_url: str = Field("https://www.google-analytics.com", description="another host, e.g. of a sandbox")
 
 
 class GoogleAnalytics(Connector[AnalyticsSettings]):

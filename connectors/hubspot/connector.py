@@ -38,17 +38,19 @@ class HubSpotSettings(ConnectorSettings):
     """Either `token` (private app or service key) or `client_id`, `client_secret` and `refresh_token` (OAuth)."""
 
     token: SecretStr | None = Field(None, description="token of a private app or service key")
-    client_id: str | None = None
-    client_secret: SecretStr | None = None
-    refresh_token: SecretStr | None = None
+    client_id: str | None = Field(None, description="of an OAuth app")
+    client_secret: SecretStr | None = Field(None, description="of an OAuth app")
+    refresh_token: SecretStr | None = Field(
+        None, description="the first one; later ones are kept sealed in PostgreSQL"
+    )
     webhook_secret: SecretStr | list[SecretStr] = Field(
         default_factory=list, description="the app's client secret; two while it is being rotated"
     )
-    base_url: str = "https://api.hubapi.com"
+    base_url: str = Field("https://api.hubapi.com", description="another host, e.g. of a sandbox")
     burst_per_10_seconds: int = Field(
         190, gt=0, description="190 for Pro and Enterprise, 100 for Free and Starter, 110 for OAuth"
     )
-    calls_per_day: int = Field(250_000, gt=0)
+    calls_per_day: int = Field(250_000, gt=0, description="the account's daily limit of private apps")
 
     @property
     def webhook_secrets(self) -> list[str]:

@@ -30,13 +30,15 @@ LOOPBACK = ("127.0.0.1", "::1", "localhost")
 class SmtpSettings(RelaySettings):
     """`tls: none` is for a relay on this machine only; elsewhere certificates are always checked."""
 
-    host: str
-    port: int = Field(587, ge=1, le=65535)
-    tls: Literal["starttls", "tls", "none"] = "starttls"
-    username: str | None = None
-    password: SecretStr | None = None
+    host: str = Field(description="the relay's name or address")
+    port: int = Field(587, ge=1, le=65535, description="587 for starttls, 465 for tls, as a rule")
+    tls: Literal["starttls", "tls", "none"] = Field(
+        "starttls", description="none: for a relay on this machine only"
+    )
+    username: str | None = Field(None, description="for SMTP AUTH; together with password")
+    password: SecretStr | None = Field(None, description="for SMTP AUTH; together with username")
     ca_file: str | None = Field(None, description="certificates to trust instead of the system's")
-    timeout_seconds: float = Field(60.0, gt=0)
+    timeout_seconds: float = Field(60.0, gt=0, description="how long to wait for each answer")
     helo: str | None = Field(None, description="the name given in EHLO; default: this machine's")
 
     @model_validator(mode="after")

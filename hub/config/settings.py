@@ -41,8 +41,12 @@ class SyncSection(Section):
     """What is pulled from and pushed to a connection, and how often."""
 
     every: Duration = Field(timedelta(minutes=5), description="how often to pull, e.g. 5m")
-    pull: list[Literal["contacts", "deals", "segments"]] = Field(default_factory=list)
-    push: list[Literal["results", "consent", "fields"]] = Field(default_factory=list)
+    pull: list[Literal["contacts", "deals", "segments"]] = Field(
+        default_factory=list, description="streams to read; the connector's page names those it has"
+    )
+    push: list[Literal["results", "consent", "fields"]] = Field(
+        default_factory=list, description="what to write; the connector's page names what it can"
+    )
 
 
 class ListSection(Section):
@@ -51,45 +55,53 @@ class ListSection(Section):
     where: str = Field(
         description="a SQL condition over contact fields, e.g. country = 'DE' AND has_deal(stage => 'trial')"
     )
-    description: str = ""
+    description: str = Field("", description="a word for people; the hub does not use it")
 
 
 class Tracking(Section):
-    opens: bool = True
-    clicks: bool = True
+    """What is seen of a mail after it was sent."""
+
+    opens: bool = Field(True, description="put a pixel into the HTML part")
+    clicks: bool = Field(True, description="lead links in the HTML part through the hub")
 
 
 class MessageSection(Section):
     """A mail: subject, template, sender, and the purpose that consent is asked for."""
 
-    subject: str
+    subject: str = Field(description="a template; so are preheader, html and text")
     from_: str = Field(alias="from", description='"Ann <ann@example.com>"')
     purpose: str = Field(description="one of `purposes`; decides consent and the unsubscribe link")
     template: str | None = Field(None, description="path of an .mjml or .html file, relative to hub.yaml")
     html: str | None = Field(None, description="the HTML itself, instead of `template`")
     text: str | None = Field(None, description="plain-text part; made from the HTML when absent")
-    preheader: str = ""
-    reply_to: str | None = None
-    track: Tracking = Tracking()
+    preheader: str = Field("", description="the line that mail programs show beside the subject")
+    reply_to: str | None = Field(None, description="address of the Reply-To header")
+    track: Tracking = Field(Tracking(), description="what is seen of the mail")
 
 
 class Send(Section):
+    """Queue a mail."""
+
     send: str = Field(description="a message's name")
 
 
 class Wait(Section):
-    wait: Duration
+    """Go on after some time."""
+
+    wait: Duration = Field(description="counted from the moment the step is reached, e.g. 3 days")
 
 
 class When(Section):
     """A branch. `when` is a rule; `then` runs where it holds, `else` where it does not."""
 
-    when: str
-    then: list[Step] = Field(default_factory=list)
-    else_: list[Step] = Field(default_factory=list, alias="else")
+    when: str = Field(description="a rule, as in a list")
+    then: list[Step] = Field(default_factory=list, description="steps for those for whom it holds")
+    else_: list[Step] = Field(default_factory=list, alias="else", description="steps for the others")
 
 
 class SetFields(Section):
+    """Write fields of the contact at a connection."""
+
     set: dict[str, dict[str, Any]] = Field(description="connection -> hub field -> value")
 
 
@@ -97,28 +109,34 @@ Step = Send | Wait | When | SetFields
 
 
 class Enter(Section):
-    list: str
+    """Who enters."""
+
+    list: str = Field(description="whoever joins this list enters")
     again: Literal["once", "each_time"] = Field(
         "once", description="may a person who joins the list again enter again?"
     )
 
 
 class Leave(Section):
-    when: str
+    """Who leaves early."""
+
+    when: str = Field(description="a rule; asked before each step that is due")
 
 
 class FunnelSection(Section):
     """Who enters, what happens step by step, and when a person leaves early."""
 
-    enter: Enter
-    leave: Leave | None = None
-    steps: list[Step] = Field(min_length=1)
+    enter: Enter = Field(description="who enters")
+    leave: Leave | None = Field(None, description="who leaves early")
+    steps: list[Step] = Field(min_length=1, description="taken in order")
 
 
 class RelayLimits(Section):
-    per_second: float | None = Field(None, gt=0)
-    per_day: int | None = Field(None, gt=0)
-    connections: int = Field(4, ge=1, le=64)
+    """What a relay may be asked for."""
+
+    per_second: float | None = Field(None, gt=0, description="mails a second of one worker, spread evenly")
+    per_day: int | None = Field(None, gt=0, description="mails taken within the last 24 hours")
+    connections: int = Field(4, ge=1, le=64, description="sessions at a time of one worker")
 
 
 class RelaySection(Section):
@@ -126,8 +144,8 @@ class RelaySection(Section):
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
-    connector: str = "smtp"
-    limits: RelayLimits = RelayLimits()
+    connector: str = Field("smtp", description="name of the relay's connector, see `hub connectors`")
+    limits: RelayLimits = Field(RelayLimits(), description="what it may be asked for")
 
     @property
     def own(self) -> dict[str, Any]:
@@ -137,9 +155,12 @@ class RelaySection(Section):
 class PurposeSection(Section):
     """Why people get mail, in words they see on the preference page, and what the purpose is called elsewhere."""
 
-    title: str
+    title: str = Field(description="the purpose in words")
     basis: Literal["opt_out", "opt_in"] = Field("opt_out", description="opt_in: only with a recorded consent")
-    marketing: bool = True
+    marketing: bool = Field(
+        True,
+        description="false: no List-Unsubscribe headers and no footer (order confirmations and the like)",
+    )
     subscriptions: dict[str, str] = Field(
         default_factory=dict, description="connection -> the vendor's subscription id"
     )
@@ -148,8 +169,8 @@ class PurposeSection(Section):
 class WebSection(Section):
     """Where the hub listens and how the world reaches it."""
 
-    host: str = "127.0.0.1"
-    port: int = Field(8025, ge=0, le=65535)
+    host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 in a container")
+    port: int = Field(8025, ge=0, le=65535, description="port to listen on")
     public_url: str = Field(
         "http://127.0.0.1:8025", description="base of tracking, unsubscribe and webhook URLs"
     )
@@ -165,6 +186,8 @@ class BouncesSection(Section):
 
 
 class ResultsSection(Section):
+    """How results are read."""
+
     delivered_after: Duration = Field(
         timedelta(hours=24),
         description="an accepted mail without a failure report by then counts as delivered",
@@ -174,24 +197,30 @@ class ResultsSection(Section):
 class SenderSection(Section):
     """Who sends, for the footer that the law asks for."""
 
-    postal_address: str = ""
+    postal_address: str = Field("", description="put into the footer, and `postal_address` in templates")
     list_domain: str = Field("localhost", description="domain of List-Id and Message-ID")
 
 
 class Settings(Section):
     """The whole of hub.yaml."""
 
-    connections: dict[str, ConnectionSection] = Field(default_factory=dict)
-    sync: dict[str, SyncSection] = Field(default_factory=dict)
-    purposes: dict[str, PurposeSection] = Field(default_factory=dict)
-    lists: dict[str, ListSection] = Field(default_factory=dict)
-    messages: dict[str, MessageSection] = Field(default_factory=dict)
-    funnels: dict[str, FunnelSection] = Field(default_factory=dict)
-    relays: dict[str, RelaySection] = Field(default_factory=dict)
-    bounces: BouncesSection = BouncesSection()
-    results: ResultsSection = ResultsSection()
-    sender: SenderSection = SenderSection()
-    web: WebSection = WebSection()
+    connections: dict[str, ConnectionSection] = Field(default_factory=dict, description="accounts at vendors")
+    sync: dict[str, SyncSection] = Field(
+        default_factory=dict, description="connection -> what is pulled and pushed"
+    )
+    purposes: dict[str, PurposeSection] = Field(default_factory=dict, description="why people get mail")
+    lists: dict[str, ListSection] = Field(default_factory=dict, description="dynamic lists")
+    messages: dict[str, MessageSection] = Field(default_factory=dict, description="mails")
+    funnels: dict[str, FunnelSection] = Field(
+        default_factory=dict, description="what happens to people on a list"
+    )
+    relays: dict[str, RelaySection] = Field(
+        default_factory=dict, description="ways out for mail, tried in this order"
+    )
+    bounces: BouncesSection = Field(BouncesSection(), description="where failure reports come in")
+    results: ResultsSection = Field(ResultsSection(), description="how results are read")
+    sender: SenderSection = Field(SenderSection(), description="who sends")
+    web: WebSection = Field(WebSection(), description="where the hub listens")
 
 
 When.model_rebuild()

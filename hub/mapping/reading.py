@@ -231,4 +231,4 @@ def _nearest(word: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(word, names, 1)
     if close:
         return f"did you mean {close[0]!r}?"
-    return f"known are {', '.join(names)}" if len(names) <= 12 else "see `hub mapping` or docs/mapping.md"
+    return f"known are {', '.join(names)}" if len(names) <= 12 else "see docs/mapping.md"
