@@ -22,7 +22,7 @@ from aiosmtplib.errors import (
 )
 from pydantic import Field, SecretStr, model_validator
 
-from hub.sdk.relay import NotSent, RelaySettings, Reply, UnknownOutcome
+from hub.sdk.relay import NotSent, Pipelining, RelaySession, RelaySettings, Reply, UnknownOutcome
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
@@ -57,6 +57,7 @@ class Smtp:
 
     def __init__(self, name: str, settings: SmtpSettings) -> None:
         self.name, self.settings = name, settings
+        self.pipelining: Pipelining | None = None
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[Session]:
@@ -92,7 +93,7 @@ class Smtp:
         return context
 
 
-class Session:
+class Session(RelaySession):
     """One session; transactions one after the other."""
 
     def __init__(self, relay: str, client: aiosmtplib.SMTP) -> None:
