@@ -96,6 +96,10 @@ UNITS = {
 }  # fmt: skip
 
 
+MAX_DURATION = timedelta(days=36_525)
+"""So that a moment plus or minus a duration is always one that Python and PostgreSQL can hold."""
+
+
 def parse_duration(value: object) -> object:
     """`90s`, `5m`, `3 days`, `1 week` -> timedelta. Raises ValueError with the words to use."""
     if isinstance(value, timedelta):
@@ -103,4 +107,7 @@ def parse_duration(value: object) -> object:
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]+)\s*", str(value))
     if not match or match[2] not in UNITS:
         raise ValueError(f"{value!r} is no duration; write for example 90s, 5m, 2 hours, 3 days or 1 week")
-    return timedelta(seconds=float(match[1]) * UNITS[match[2]])
+    seconds = float(match[1]) * UNITS[match[2]]
+    if seconds > MAX_DURATION.total_seconds():
+        raise ValueError(f"{value!r} is longer than 100 years; write a shorter duration")
+    return timedelta(seconds=seconds)

@@ -133,7 +133,10 @@ class EmbeddedServers:
                 "postgres",
                 "--auth=trust",
                 "--encoding=UTF8",
+                # Order by code point, but upper and lower case of every language: C alone knows those of ASCII only.
                 "--locale=C",
+                "--locale-provider=builtin",
+                "--builtin-locale=C.UTF-8",
                 "--no-sync",
             )
         self._start_postgres(sockets)

@@ -97,7 +97,8 @@ def _consented(given: Mapping[str, Any], value: Values) -> str:
     return (
         "EXISTS (SELECT FROM consent y WHERE y.email_hash = address_hash(c.email) AND y.status = 'in' "
         f"AND y.purpose IN ({purpose}, '*') AND NOT EXISTS (SELECT FROM consent n WHERE n.email_hash = y.email_hash "
-        f"AND n.status = 'out' AND n.purpose IN ({purpose}, '*') AND n.at >= y.at))"
+        # As in the send ledger: after an opt-out only a later opt-in with a proof stands.
+        f"AND n.status = 'out' AND n.purpose IN ({purpose}, '*') AND (n.at >= y.at OR y.proof = '')))"
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -23,8 +23,24 @@ if TYPE_CHECKING:
     from sqlglot import exp
 
 MAX_LENGTH = 10_000
-MAX_DEPTH = 60
+MAX_DEPTH = 30
+"""Deeper nesting is refused before the parser's own recursion ends it. A chain of ANDs or ORs is one level."""
 TEXTUAL = (FieldType.TEXT, FieldType.ENUM)
+CASTS = frozenset({"DATE", "TIMESTAMP", "TIMESTAMPTZ", "INTERVAL", "TEXT", "VARCHAR"})
+PARTS: dict[str, frozenset[str]] = {
+    "like": frozenset({"this", "expression", "negate"}),
+    "ilike": frozenset({"this", "expression", "negate"}),
+    "is": frozenset({"this", "expression", "negate"}),
+    "in": frozenset({"this", "expressions"}),
+    "between": frozenset({"this", "low", "high"}),
+    "column": frozenset({"this", "table", "db", "catalog"}),
+    "anonymous": frozenset({"this", "expressions"}),
+    "lower": frozenset({"this"}),
+    "upper": frozenset({"this"}),
+    "length": frozenset({"this"}),
+    "cast": frozenset({"this", "to"}),
+}
+"""What the writer reads of each kind of node. Whatever else a person wrote into one is refused, never left out."""
 
 
 @dataclass(frozen=True)
@@ -124,8 +140,8 @@ class _Writer:
         if isinstance(node, exp.Paren):
             return f"({self._truth(node.this, depth + 1)})"
         if isinstance(node, (exp.And, exp.Or)):
-            word = "AND" if isinstance(node, exp.And) else "OR"
-            return f"({self._truth(node.this, depth + 1)} {word} {self._truth(node.expression, depth + 1)})"
+            word = " AND " if isinstance(node, exp.And) else " OR "
+            return f"({word.join(self._truth(each, depth + 1) for each in node.flatten(unnest=False))})"
         if isinstance(node, exp.Not):
             # A blank is neither true nor false in SQL; people mean "not so", so NOT of a blank is true.
             return f"NOT coalesce({self._truth(node.this, depth + 1)}, false)"
@@ -147,6 +163,8 @@ class _Writer:
             exp.LT: "<",
             exp.LTE: "<=",
         }
+        if self._holds_more(node):
+            return self._refused(node)
         if type(node) in signs:
             return self._comparison(node, signs[type(node)])
         if isinstance(node, (exp.Like, exp.ILike)):
@@ -155,6 +173,8 @@ class _Writer:
             return self._in(node)
         if isinstance(node, exp.Between):
             left, kind = self._scalar(node.this)
+            if kind is FieldType.LIST:
+                return self._not_of_a_list(node.this)
             low, high = (self._of_type(node.args[key], kind) for key in ("low", "high"))
             return f"{left} BETWEEN {low} AND {high}"
         if isinstance(node, exp.Is):
@@ -163,10 +183,10 @@ class _Writer:
             return "true" if node.this else "false"
         if isinstance(node, exp.Column):
             sql, kind = self._scalar(node)
-            if kind is not FieldType.BOOLEAN:
+            if kind not in (FieldType.BOOLEAN, None):
                 self._wrong(
                     node,
-                    f"{node.name} is a {kind.value}, not true or false",
+                    f"{node.name} is a {kind}, not true or false",
                     f"compare it, e.g. {node.name} = ...",
                 )
             return f"coalesce({sql}, false)"
@@ -177,29 +197,57 @@ class _Writer:
     def _comparison(self, node: exp.Expr, sign: str) -> str:
         from sqlglot import exp
 
+        def is_value(part: exp.Expr) -> bool:
+            part = part.unnest()
+            return isinstance(part, (exp.Literal, exp.Neg, exp.Boolean)) or (
+                isinstance(part, exp.Cast) and isinstance(part.this, exp.Literal)
+            )
+
         left, right = node.this, node.expression
-        if isinstance(left, (exp.Literal, exp.Neg, exp.Boolean)) and not isinstance(
-            right, (exp.Literal, exp.Neg, exp.Boolean)
-        ):
+        if is_value(left) and not is_value(right):
             left, right = right, left
             sign = {">": "<", "<": ">", ">=": "<=", "<=": ">="}.get(sign, sign)
         sql, kind = self._scalar(left)
+        if kind is FieldType.LIST:
+            if sign not in ("=", "<>"):
+                return self._not_of_a_list(left)
+            return f"{'NOT ' if sign == '<>' else ''}{self._list_holds(sql, [right])}"
         other = self._of_type(right, kind)
         if sign == "<>":  # a blank differs from every value
             return f"{sql} IS DISTINCT FROM {other}"
         return f"{sql} {sign} {other}"
 
     def _like(self, node: exp.Expr) -> str:
+        from sqlglot import exp
+
         sql, kind = self._scalar(node.this)
-        if kind not in TEXTUAL:
-            self._wrong(node.this, f"LIKE needs a text, this is a {kind.value}", "compare it with = or <")
-        word = "ILIKE" if type(node).__name__ == "ILike" else "LIKE"
-        return f"{sql} {word} {self._of_type(node.expression, FieldType.TEXT)}"
+        if kind not in (*TEXTUAL, None):
+            self._wrong(node.this, f"LIKE needs a text, this is a {kind}", "compare it with = or <")
+        pattern = self._literal(node.expression)
+        if not isinstance(pattern, str):
+            self._wrong(
+                node.expression, "LIKE needs a pattern in single quotes", "write for example LIKE 'A%'"
+            )
+            return "false"
+        if (
+            len(pattern) - len(pattern.rstrip("\\"))
+        ) % 2:  # PostgreSQL would fail on it, and the whole list with it
+            self._wrong(
+                node.expression,
+                "the pattern ends with a backslash that escapes nothing",
+                "write \\\\ for one",
+            )
+            return "false"
+        word = "ILIKE" if isinstance(node, exp.ILike) else "LIKE"
+        held = f"{sql} {word} {self.value(pattern)}::text"
+        return f"NOT coalesce({held}, false)" if node.args.get("negate") else held
 
     def _in(self, node: exp.Expr) -> str:
-        if node.args.get("query") or node.args.get("unnest") or not node.expressions:
+        if not node.expressions:
             return self._refused(node)
         sql, kind = self._scalar(node.this)
+        if kind is FieldType.LIST:
+            return self._list_holds(sql, node.expressions)
         return f"{sql} IN ({', '.join(self._of_type(each, kind) for each in node.expressions)})"
 
     def _is(self, node: exp.Expr) -> str:
@@ -208,20 +256,45 @@ class _Writer:
         negated = "NOT " if node.args.get("negate") else ""
         sql, kind = self._scalar(node.this)
         if isinstance(node.expression, exp.Null):
-            blank = f"nullif({sql}, '') IS NULL" if kind in TEXTUAL else f"{sql} IS NULL"
+            blank = f"{sql} IS NULL"
+            if kind in TEXTUAL:
+                blank = f"nullif({sql}, '') IS NULL"
+            elif kind is FieldType.LIST:
+                blank = f"coalesce({sql}, 'null') IN ('null', '[]')"
             return f"{negated}({blank})"
-        if isinstance(node.expression, exp.Boolean) and kind is FieldType.BOOLEAN:
+        if isinstance(node.expression, exp.Boolean):
+            if kind not in (FieldType.BOOLEAN, None):
+                words = self._words(node.this)
+                self._wrong(
+                    node, f"{words} is a {kind}, not true or false", f"compare it, e.g. {words} = ..."
+                )
             return f"({sql} IS {negated}{'true' if node.expression.this else 'false'})"
         return self._refused(node)
 
+    def _list_holds(self, sql: str, wanted: Iterable[exp.Expr]) -> str:
+        """Whether a field of several texts holds one of these."""
+        each = [f"{sql} @> to_jsonb({self._of_type(one, FieldType.TEXT)})" for one in wanted]
+        return f"coalesce({' OR '.join(each)}, false)"
+
+    def _not_of_a_list(self, node: exp.Expr) -> str:
+        self._wrong(
+            node,
+            f"{self._words(node)} holds several texts",
+            f"ask {self._words(node)} = 'text', which is true when one of them is it",
+        )
+        return "false"
+
     # --- values ------------------------------------------------------------------------------------------
 
-    def _scalar(self, node: exp.Expr) -> tuple[str, FieldType]:
-        """(SQL, type) of a field or of a function of one."""
+    def _scalar(self, node: exp.Expr) -> tuple[str, FieldType | None]:
+        """(SQL, type) of a field or of a function of one. What was told to be wrong has no type: it fits everything."""
         from sqlglot import exp
 
         if isinstance(node, exp.Paren):
             return self._scalar(node.this)
+        if self._holds_more(node):
+            self._refused(node)
+            return "NULL::text", None
         if isinstance(node, exp.Column):
             return self._field(node)
         name = (
@@ -233,32 +306,36 @@ class _Writer:
         self._wrong(
             node, f"a field is expected here, not {self._words(node)}", "write for example country = 'DE'"
         )
-        return "NULL::text", FieldType.TEXT
+        return "NULL::text", None
 
-    def _scalar_function(self, node: exp.Expr, name: str, given: list[Any]) -> tuple[str, FieldType]:
+    def _scalar_function(self, node: exp.Expr, name: str, given: list[Any]) -> tuple[str, FieldType | None]:
         wants, answers, sql = SCALARS[name]
         if len(given) != 1:
             self._wrong(node, f"{name} takes one field", f"write {name}(field)")
             return "NULL::text", answers
         inner, kind = self._scalar(given[0])
-        fits = kind in TEXTUAL if wants is FieldType.TEXT else kind in (FieldType.TIME, FieldType.DATE)
+        fits = kind is None or (
+            kind in TEXTUAL if wants is FieldType.TEXT else kind in (FieldType.TIME, FieldType.DATE)
+        )
         if not fits:
-            self._wrong(given[0], f"{name} needs a {wants.value} field, this is a {kind.value}", "")
+            self._wrong(given[0], f"{name} needs a {wants.value} field, this is a {kind}", "")
         self.relative = self.relative or NOW in sql
         return sql.format(inner), answers
 
-    def _field(self, node: exp.Expr) -> tuple[str, FieldType]:
+    def _field(self, node: exp.Expr) -> tuple[str, FieldType | None]:
         name = node.name
         if node.args.get("table") is not None:
             self._wrong(node, f"fields have no table in front: {self._words(node)}", f"write {name}")
         known = self.catalog.contact_fields.get(name)
+        if known is None and not node.this.args.get("quoted"):  # as SQL has it: CITY is city, "CITY" is not
+            known = self.catalog.contact_fields.get(name.lower())
         if known is None:
             fix = nearest(name, self.catalog.contact_fields)
             if name in FUNCTIONS:
                 fix = f"{name} is a function: write {name}(...)"
             self._wrong(node, f"unknown field {name!r}", fix)
-            return "NULL::text", FieldType.TEXT
-        self.used["field"].add(name)
+            return "NULL::text", None
+        self.used["field"].add(known.name)
         return self._field_sql(known), known.type
 
     def _field_sql(self, known: HubField) -> str:
@@ -270,19 +347,26 @@ class _Writer:
             return f"(CASE WHEN {typed} = 'number' THEN {text}::numeric END)"
         if known.type is FieldType.BOOLEAN:
             return f"(CASE WHEN {typed} = 'boolean' THEN {text}::boolean END)"
-        if known.type in (FieldType.TIME, FieldType.DATE):
+        if known.type is FieldType.TIME:
             return f"(CASE WHEN pg_input_is_valid({text}, 'timestamptz') THEN {text}::timestamptz END)"
+        if known.type is FieldType.DATE:  # midnight in UTC, whatever zone the session has
+            return f"(CASE WHEN pg_input_is_valid({text}, 'date') THEN {text}::date::timestamp AT TIME ZONE 'UTC' END)"
+        if known.type is FieldType.LIST:
+            return f"(c.fields -> {key}::text)"
         return text
 
-    def _of_type(self, node: exp.Expr, kind: FieldType) -> str:
+    def _of_type(self, node: exp.Expr, kind: FieldType | None) -> str:
         """A literal (or another field) that is compared with something of `kind`."""
         from sqlglot import exp
 
         if isinstance(node, exp.Paren):
             return self._of_type(node.this, kind)
+        if isinstance(node, exp.Null):
+            self._wrong(node, "nothing is equal to NULL", "ask for blanks by IS NULL or IS NOT NULL")
+            return "NULL"
         if isinstance(node, (exp.Column, exp.Func)) and not isinstance(node, exp.Cast):
             sql, other = self._scalar(node)
-            if _family(other) != _family(kind):
+            if kind and other and _family(other) != _family(kind):
                 self._wrong(
                     node, f"a {kind.value} is compared with a {other.value}", "compare values of one kind"
                 )
@@ -290,6 +374,8 @@ class _Writer:
         literal = self._literal(node)
         if literal is None:
             return self._refused(node)
+        if kind is None:
+            return "NULL"
         converted = _converted(literal, kind)
         if converted is None:
             example = {"number": "42", "boolean": "true", "time": "'2026-11-24'", "date": "'2026-11-24'"}.get(
@@ -316,7 +402,12 @@ class _Writer:
         if isinstance(node, exp.Boolean):
             return bool(node.this)
         if isinstance(node, exp.Cast) and isinstance(node.this, exp.Literal):  # DATE '2026-01-01'
-            return str(node.this.this)
+            plain = (
+                node.this.is_string
+                and node.to.sql(dialect="postgres") in CASTS
+                and not self._holds_more(node)
+            )
+            return str(node.this.this) if plain else None
         return None
 
     # --- functions ---------------------------------------------------------------------------------------
@@ -345,6 +436,9 @@ class _Writer:
                     what,
                     nearest(key, function.arguments) if named else f"write name => {self._words(each)}",
                 )
+                continue
+            if key in given:
+                self._wrong(each, f"{key} is given twice", "say it once")
                 continue
             value = self._argument(each.expression if named else each, key, argument)
             if value is not None:
@@ -385,6 +479,12 @@ class _Writer:
 
     # --- mistakes ----------------------------------------------------------------------------------------
 
+    @staticmethod
+    def _holds_more(node: exp.Expr) -> bool:
+        """Whether a node has parts that the writer does not read, e.g. BETWEEN SYMMETRIC."""
+        read = PARTS.get(node.key)
+        return read is not None and any(part for key, part in node.args.items() if key not in read)
+
     def _refused(self, node: exp.Expr) -> str:
         words = self._words(node)
         self._wrong(
@@ -398,8 +498,21 @@ class _Writer:
         self.errors.append(RuleError(what, fix, *self._place(node)))
 
     def _place(self, node: exp.Expr) -> tuple[int, int]:
-        starts = [each.meta["start"] for each in node.walk() if "start" in each.meta]
-        return place_of(self.text, min(starts, default=0))
+        at: exp.Expr | None = node
+        while (
+            at is not None
+        ):  # what has no place of its own, e.g. NULL, stands where the thing around it begins
+            starts = [each.meta["start"] for each in at.walk() if "start" in each.meta]
+            if starts:
+                return place_of(self.text, self._name_before(node, min(starts)))
+            at = at.parent
+        return 1, 1
+
+    def _name_before(self, node: exp.Expr, offset: int) -> int:
+        """Where `name =>` begins before a named argument's value: the parser tells the value's place only."""
+        name = node.this.name if node.key in ("kwarg", "propertyeq") else ""
+        found = re.search(rf"\b{re.escape(name)}\s*[=:][>=]\s*$", self.text[:offset]) if name else None
+        return found.start() if found else offset
 
     def _words(self, node: exp.Expr) -> str:
         """The rule's own text of a part, as near as the parser tells."""
@@ -434,6 +547,8 @@ def place_of(text: str, offset: int) -> tuple[int, int]:
 
 
 def _tree(text: str) -> exp.Expr:
+    import logging
+
     import sqlglot
     from sqlglot.errors import ParseError, TokenError
 
@@ -441,33 +556,56 @@ def _tree(text: str) -> exp.Expr:
         raise RuleError("the rule is empty", "write for example country = 'DE'")
     if len(text) > MAX_LENGTH:
         raise RuleError(f"the rule is longer than {MAX_LENGTH} characters", "split it into several lists")
+    if odd := re.search("[\x00\ud800-\udfff]", text):
+        raise RuleError(
+            "the rule holds a character that no text may hold", "take it out", *place_of(text, odd.start())
+        )
+    logging.getLogger("sqlglot").setLevel(
+        logging.ERROR
+    )  # its warnings are about statements, which are refused anyway
     try:
         statements = sqlglot.parse(text, dialect="postgres")
     except ParseError as error:
         told = error.errors[0] if error.errors else {}
-        start = len(str(told.get("start_context") or "")) if told.get("line") == 1 else None
-        line = int(told.get("line") or 1)
-        column = (
-            start + 1
-            if start is not None
-            else max(1, int(told.get("col") or 1) - len(str(told.get("highlight") or "")) + 1)
-        )
         what = re.sub(
             r" missing for <class.*", " is missing", str(told.get("description") or "cannot be parsed")
         )
         what = what.replace("Required keyword: 'expression' is missing", "something is missing after this")
         raise RuleError(
-            f"not understood: {what[0].lower() + what[1:]}", "mend the rule here", line, column
+            f"not understood: {what[0].lower() + what[1:]}",
+            "mend the rule here",
+            *_parse_error_place(text, told),
         ) from None
-    except (TokenError, RecursionError, ValueError):
-        quote = text.rfind("'")
-        line, column = place_of(text, max(quote, 0))
-        raise RuleError("not understood: a quote is not closed", "close it with '", line, column) from None
+    except TokenError:
+        quote, offset = _unclosed(text)
+        raise RuleError(
+            f"not understood: {quote} is not closed", "close it", *place_of(text, offset)
+        ) from None
+    except RecursionError:
+        raise RuleError("the rule is nested too deeply", "split it into several lists") from None
     if len(statements) != 1 or statements[0] is None:
         raise RuleError(
             "a rule is one condition", "remove the semicolon", *place_of(text, max(text.find(";"), 0))
         )
     return statements[0]
+
+
+def _parse_error_place(text: str, told: Mapping[str, Any]) -> tuple[int, int]:
+    """Where the parser stopped: it tells the text around, at most 100 characters to each side."""
+    before, here = str(told.get("start_context") or ""), str(told.get("highlight") or "")
+    at = text.find(before + here + str(told.get("end_context") or ""))
+    if at >= 0 and here:
+        return place_of(text, at + len(before))
+    return int(told.get("line") or 1), max(1, int(told.get("col") or 1) - len(here) + 1)
+
+
+def _unclosed(text: str) -> tuple[str, int]:
+    """(the mark that opens something and is never closed, its offset)."""
+    whole = r"'(?:[^']|'')*'|\"[^\"]*\"|--[^\n]*|/\*.*?\*/|(\$\w*\$).*?\1"
+    for found in re.finditer(rf"{whole}|(?P<open>'|\"|/\*|\$\w*\$)", text, re.DOTALL):
+        if found["open"]:
+            return f"the {found['open']}", found.start()
+    return "a quote", 0
 
 
 def _number(text: str) -> float | int | None:
