@@ -1,0 +1,377 @@
+"""Fill in the generated parts of the documents, and draw docs/demo.svg: what `scripts/docs` runs.
+
+A page holds `<!-- generated: NAME ARGUMENTS -->` ... `<!-- end -->`; what stands between is made here from the
+code: settings models, manifests, shipped mappings, contracts, rule functions, transforms, the command line.
+Everything outside of such parts is written by hand.
+"""
+
+from __future__ import annotations
+
+import ast
+import html
+import inspect
+import io
+import re
+import shlex
+import sys
+import tempfile
+import time
+import tomllib
+from collections.abc import Callable, Iterator, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin
+
+import click
+from pydantic import BaseModel, SecretStr
+from pydantic_core import PydanticUndefined
+from rich.cells import cell_len
+from ruamel.yaml import YAML
+
+from hub import mapping as mappings
+from hub.cli import main as command_line
+from hub.config import settings as sections
+from hub.mapping import transforms
+from hub.mapping.language import Entry
+from hub.model import CONTACT_FIELDS, DEAL_FIELDS, FieldType
+from hub.rules.functions import FUNCTIONS, SCALARS
+from hub.sdk import registry
+
+ROOT = Path(__file__).resolve().parents[1]
+PART = re.compile(r"(<!-- generated: ([^\n]+?) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+PICTURE = ROOT / "docs" / "demo.svg"
+
+
+def pages() -> list[Path]:
+    """Every document of the repository that is written in Markdown."""
+    return [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def filled(text: str) -> str:
+    """A page with its generated parts made anew."""
+
+    def part(found: re.Match[str]) -> str:
+        name, *arguments = shlex.split(found[2])
+        return f"{found[1]}{MAKERS[name](*arguments).strip()}\n{found[4]}"
+
+    return PART.sub(part, text)
+
+
+def stale() -> list[Path]:
+    """Pages whose generated parts are not what the code says now."""
+    return [page for page in pages() if filled(page.read_text()) != page.read_text()]
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table; what would end a cell is escaped."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(
+        f"| {' | '.join(cell.replace('|', chr(92) + '|').replace(chr(10), ' ') for cell in line)} |"
+        for line in lines
+    )
+
+
+# --- keys of hub.yaml ----------------------------------------------------------------------------------------
+
+
+def keys(name: str) -> str:
+    """The keys of a section of hub.yaml, by the name of its model."""
+    return model_table(getattr(sections, name))
+
+
+def model_table(model: type[BaseModel]) -> str:
+    rows = []
+    for key, field in model.model_fields.items():
+        required = field.default is PydanticUndefined and field.default_factory is None
+        default = "required" if required else shown(field.get_default(call_default_factory=True))
+        rows.append([f"`{field.alias or key}`", kind(field.annotation), default, field.description or ""])
+    return table(["key", "value", "default", "meaning"], rows)
+
+
+def kind(annotation: Any) -> str:
+    """A key's type in an admin's words."""
+    plain = {
+        str: "text", int: "whole number", float: "number", bool: "true or false", SecretStr: "secret", timedelta: "duration",
+        Any: "any value",
+    }  # fmt: skip
+    if annotation in plain:
+        return plain[annotation]
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if origin is Literal:
+        return ", ".join(f"`{each}`" for each in inner)
+    if origin is list:
+        return "steps" if "Send" in str(inner) else f"list of {kind(inner[0])}"
+    if origin is dict:
+        return f"name: {kind(inner[1])}"
+    if origin is Union or type(annotation).__name__ == "UnionType":
+        return " or ".join(kind(each) for each in inner if each is not type(None))
+    if hasattr(annotation, "__metadata__"):
+        return kind(annotation.__origin__)
+    return "table" if isinstance(annotation, type) and issubclass(annotation, BaseModel) else str(annotation)
+
+
+def shown(value: Any) -> str:
+    if value is None or value in ("", [], {}):
+        return ""
+    if isinstance(value, timedelta):
+        hours, minutes = value.total_seconds() / 3600, value.total_seconds() / 60
+        return f"`{hours:.0f}h`" if hours >= 1 else f"`{minutes:.0f}m`"
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
+    return "" if isinstance(value, BaseModel) else f"`{value}`"
+
+
+# --- connectors ----------------------------------------------------------------------------------------------
+
+
+def connector(name: str) -> str:
+    """What a connector's manifest says."""
+    manifest = registry.connectors()[name].manifest
+    facts = {
+        "pulls": ", ".join(manifest.streams), "pushes": ", ".join(manifest.pushes),
+        "webhooks": ", ".join(f"`{each}`" for each in manifest.webhooks), "signs in with": ", ".join(manifest.auth),
+        "scopes": ", ".join(f"`{each}`" for each in manifest.scopes),
+        "limits kept": ", ".join(f"{each.name}: {each.calls:,} in {each.seconds:,g} s" for each in manifest.limits),
+        "results go to": "people whom it knows" if manifest.needs_contact else "everybody, under an opaque key",
+        "a write whose answer was lost": "is repeated: a second one has no second effect"
+        if manifest.repeatable
+        else "is `uncertain`, and repeated only by `hub replay --uncertain`",
+        "writes at once": str(manifest.batch),
+    }  # fmt: skip
+    return table(["", ""], [[f"**{what}**", fact or "nothing"] for what, fact in facts.items()])
+
+
+def settings(name: str) -> str:
+    """A connector's own keys."""
+    kinds: dict[str, Any] = {**registry.connectors(), **registry.relays()}
+    return model_table(kinds[name].Settings)
+
+
+def shipped(name: str) -> str:
+    """The mapping that comes with a connector."""
+    document = mappings.shipped(name, registry.module(name))
+    assert document is not None
+    mapping = mappings.build([document])
+    found = []
+    for object, entries in mapping.entries.items():
+        rows = [mapped(entry) for entry in entries.values()]
+        found.append(f"**{object}**\n\n" + table(["hub field", "its field", "", "on the way in"], rows))
+    rows = [[f"`{consent.purpose}`", f"`{consent.field}`"] for consent in mapping.consents]
+    return "\n\n".join([*found, "**consent**\n\n" + table(["purpose", "true means opted out"], rows)])
+
+
+def mapped(entry: Entry) -> list[str]:
+    way = {"pull": "pulled", "push": "pushed", "both": "pulled and pushed"}[entry.direction]
+    return [f"`{entry.name}`", f"`{entry.field}`", way, ", ".join(f"`{name}`" for name in entry.transforms)]
+
+
+def sources(name: str) -> str:
+    """The vendor's pages that the contract names for its operations."""
+    contract = YAML(typ="safe").load(ROOT / "contracts" / name / "openapi.yaml")
+    found = {
+        page
+        for operations in contract["paths"].values()
+        for node in (operations, *operations.values())
+        if isinstance(node, dict) and isinstance(node.get("x-source"), dict)
+        for page in node["x-source"]["page"].split("; ")
+    }
+    return "\n".join(f"- {page}" for page in sorted(found))
+
+
+# --- languages -----------------------------------------------------------------------------------------------
+
+
+def fields(object: str) -> str:
+    known = {"contact": CONTACT_FIELDS, "deal": DEAL_FIELDS}[object]
+    rows = [[f"`{field.name}`", field.type.value, field.description] for field in known.values()]
+    return table(["field", "type", "meaning"], rows)
+
+
+def functions() -> str:
+    rows = []
+    for name, function in FUNCTIONS.items():
+        arguments = [
+            f"`{key}`{'' if argument.kind == 'text' else f' ({argument.kind})'}{', required' if argument.required else ''}"
+            for key, argument in function.arguments.items()
+        ]
+        rows.append([f"`{name}`", function.help, "; ".join(arguments)])
+    return table(["function", "true of a contact who", "arguments, the first without a name"], rows)
+
+
+def scalars() -> str:
+    rows = [[f"`{name}(field)`", wants.value, gives.value] for name, (wants, gives, _) in SCALARS.items()]
+    return table(["function", "of a", "gives a"], rows)
+
+
+TRANSFORM_EXAMPLES = {
+    "trim": "  Ann  ", "lower": "Ann@Example.COM", "upper": "vip", "title": "ann lee", "country_code": "Österreich",
+    "language_tag": "de_at",
+}  # fmt: skip
+TYPE_EXAMPLES: dict[FieldType, Any] = {
+    FieldType.TEXT: 42, FieldType.NUMBER: "12.50", FieldType.BOOLEAN: "yes", FieldType.DATE: "2026-11-24",
+    FieldType.TIME: "1764000000000", FieldType.ENUM: "lead", FieldType.LIST: "red;green",
+}  # fmt: skip
+
+
+def transform_table() -> str:
+    rows = [
+        [f"`{name}`", f"`{TRANSFORM_EXAMPLES[name]!r}`", f"`{work(TRANSFORM_EXAMPLES[name])!r}`"]
+        for name, work in transforms.PLAIN.items()
+    ]
+    return table(["transform", "for example", "gives"], rows)
+
+
+def type_table() -> str:
+    rows = []
+    for type_, work in transforms.BY_TYPE.items():
+        given = TYPE_EXAMPLES[type_]
+        taken = work(given)
+        told = repr(taken) if not hasattr(taken, "isoformat") else taken.isoformat()
+        rows.append([f"`{type_.value}`", f"`{given!r}`", f"`{told}`", f"`{transforms.pushed(taken)}`"])
+    return table(["type", "for example", "in the hub", "pushed as"], rows)
+
+
+# --- the command line and the house ------------------------------------------------------------------------------
+
+
+def commands() -> str:
+    """Every command with its arguments and options, as `hub --help` has them."""
+    return "\n\n".join(described(("hub",), command_line))
+
+
+def described(path: tuple[str, ...], command: click.Command) -> Iterator[str]:
+    arguments = " ".join(
+        p.make_metavar(click.Context(command)) for p in command.params if isinstance(p, click.Argument)
+    )
+    inner = command.commands if isinstance(command, click.Group) else {}
+    title = " ".join((*path, arguments)).strip() + (" COMMAND" if inner else "")
+    lines = [f"## `{title}`", inspect.cleandoc(command.help or "")]
+    options = [p for p in command.params if isinstance(p, click.Option) and not p.hidden]
+    if options:
+        rows = [
+            ["`" + "`, `".join([*o.opts, *o.secondary_opts]) + "`", environment(o), o.help or ""]
+            for o in options
+        ]
+        lines.append(table(["option", "or the variable", "meaning"], rows))
+    yield "\n\n".join(lines)
+    for name, each in inner.items():
+        yield from described((*path, name), each)
+
+
+def environment(option: click.Option) -> str:
+    return f"`{option.envvar}`" if option.envvar else ""
+
+
+def tree() -> str:
+    """Every file of the code with the first sentence of its own description."""
+    lines = []
+    for top in ("hub", "connectors", "contracts"):
+        for file in sorted((ROOT / top).rglob("*.py")):
+            told = ast.get_docstring(ast.parse(file.read_text())) or ""
+            if told:
+                first = re.split(r"(?<=[.!?])\s|\n\n", told, maxsplit=1)[0].replace("\n", " ").rstrip(".")
+                lines.append([f"`{file.relative_to(ROOT)}`", first])
+    return table(["file", "what it is"], lines)
+
+
+def floors() -> str:
+    """The layers that import-linter holds, the lowest first."""
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    layers = next(each["layers"] for each in contracts if each["type"] == "layers")
+    rows = [[str(number), layer.replace(" | ", ", ")] for number, layer in enumerate(reversed(layers))]
+    return table(["floor", "rooms; those of one floor do not import each other"], rows)
+
+
+MAKERS: dict[str, Callable[..., str]] = {
+    "keys": keys, "connector": connector, "settings": settings, "mapping": shipped, "sources": sources, "fields": fields,
+    "functions": functions, "scalars": scalars, "transforms": transform_table, "types": type_table, "commands": commands,
+    "tree": tree, "floors": floors,
+}  # fmt: skip
+
+# --- the picture ---------------------------------------------------------------------------------------------
+
+SVG = """<svg class="rich-terminal" viewBox="0 0 {width} {height}" xmlns="http://www.w3.org/2000/svg">
+<style>
+.{unique_id}-matrix {{ font-family: ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans Mono", monospace;
+  font-size: {char_height}px; line-height: {line_height}px; font-variant-east-asian: full-width; }}
+.{unique_id}-title {{ font-family: system-ui, sans-serif; font-size: 18px; font-weight: bold; }}
+{styles}
+</style>
+<defs><clipPath id="{unique_id}-clip-terminal"><rect x="0" y="0" width="{terminal_width}" height="{terminal_height}"/></clipPath>
+{lines}
+</defs>
+{chrome}
+<g transform="translate({terminal_x}, {terminal_y})" clip-path="url(#{unique_id}-clip-terminal)">
+{backgrounds}
+<g class="{unique_id}-matrix">
+{matrix}
+</g>
+</g>
+</svg>
+"""
+"""rich's own frame without its fonts from the net: a picture in a README may load nothing."""
+
+
+def draw(contacts: int = 2_000) -> None:
+    """Play a rehearsal and keep what it shows at its end as docs/demo.svg."""
+    from rich.console import Console
+
+    from hub.demo import play, stage
+    from hub.demo.show import Show
+
+    show = Show(contacts=contacts, to_terminal=False)
+    with tempfile.TemporaryDirectory(prefix="mailyard-") as folder:
+        started = time.monotonic()
+        with stage.built(Path(folder), contacts=contacts) as built:
+            found = play._journey(built, show, started)
+    show.progress.stop()
+    paper = Console(record=True, file=io.StringIO(), width=88, force_terminal=True, color_system="truecolor")
+    paper.print("[bold green]$[/] scripts/demo\n", highlight=False)
+    paper.print(show.progress.get_renderable())
+    paper.print()
+    show.console = show.out = paper
+    show.result(found)
+    svg = paper.export_svg(title="Mailyard: a rehearsal", code_format=SVG, unique_id="mailyard")
+    PICTURE.write_text(TEXT.sub(placed, svg))
+
+
+TEXT = re.compile(
+    r'(<text class="mailyard-r\d+") x="([\d.]+)" (y="[\d.]+") textLength="([\d.]+)"([^>]*)>([^<]*)</text>'
+)
+
+
+def placed(found: re.Match[str]) -> str:
+    """A piece of text without the blanks around it: not every viewer keeps those."""
+    head, x, y, length, rest, text = found.groups()
+    plain = html.unescape(text)
+    if not plain.strip():
+        return ""
+    wide = float(length) / cell_len(plain)
+    left, right = (cell_len(plain) - cell_len(each) for each in (plain.lstrip(), plain.rstrip()))
+    words = html.escape(plain.strip(), quote=False).replace(" ", "&#160;").replace("\u00a0", "&#160;")
+    return (
+        f'{head} x="{float(x) + left * wide:.1f}" {y} textLength="{float(length) - (left + right) * wide:.1f}"{rest}>'
+        f"{words}</text>"
+    )
+
+
+def main(arguments: Sequence[str]) -> int:
+    if arguments == ["--check"]:
+        for page in stale():
+            print(f"{page.relative_to(ROOT)}: its generated parts are stale; run scripts/docs")
+        return 1 if stale() else 0
+    if arguments == ["--picture"]:
+        draw()
+        print(f"drew {PICTURE.relative_to(ROOT)}")
+        return 0
+    if arguments:
+        print("usage: scripts/docs [--check | --picture]", file=sys.stderr)
+        return 2
+    for page in stale():
+        page.write_text(filled(page.read_text()))
+        print(f"filled {page.relative_to(ROOT)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
