@@ -299,6 +299,7 @@ async def fold(conn: AsyncConnection[Any], loser: int, survivor: int, values: Ma
         "UPDATE contact_identity SET contact_id = %(survivor)s WHERE contact_id = %(loser)s", both
     )
     await conn.execute("UPDATE event SET contact_id = %(survivor)s WHERE contact_id = %(loser)s", both)
+    await conn.execute("UPDATE outbox SET contact_id = %(survivor)s WHERE contact_id = %(loser)s", both)
     await conn.execute(
         """
         UPDATE delivery d SET contact_id = %(survivor)s WHERE contact_id = %(loser)s AND NOT EXISTS (

@@ -44,7 +44,8 @@ async def take_in(
 ) -> int:
     """Let people enter who joined the list since the last time. Returns how many entered.
 
-    Nobody enters while they are on their way; who has been through enters again only with `again`.
+    Nobody enters who has left the list meanwhile, or while they are on their way; who has been through enters
+    again only with `again`.
     """
     row = await (await conn.execute("SELECT id FROM list WHERE name = %s", [list_name])).fetchone()
     if row is None:
@@ -61,7 +62,8 @@ async def take_in(
             SELECT %(funnel)s, n.contact_id, 1 + (SELECT count(*) FROM funnel_entry e
                        WHERE e.funnel_id = %(funnel)s AND e.contact_id = n.contact_id), %(now)s, %(now)s
             FROM fresh n
-            WHERE NOT EXISTS (SELECT FROM funnel_entry e WHERE e.funnel_id = %(funnel)s AND e.contact_id = n.contact_id
+            WHERE EXISTS (SELECT FROM list_member m WHERE m.list_id = %(list)s AND m.contact_id = n.contact_id)
+              AND NOT EXISTS (SELECT FROM funnel_entry e WHERE e.funnel_id = %(funnel)s AND e.contact_id = n.contact_id
                               AND (NOT %(again)s OR e.state = 'active'))
             RETURNING id
         ), told AS (
