@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import date, timedelta
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -131,12 +131,58 @@ class FunnelSection(Section):
     steps: list[Step] = Field(min_length=1, description="taken in order")
 
 
-class RelayLimits(Section):
-    """What a relay may be asked for."""
+class DomainLimits(Section):
+    """What one receiver may be asked for through a relay."""
 
-    per_second: float | None = Field(None, gt=0, description="mails a second of one worker, spread evenly")
-    per_day: int | None = Field(None, gt=0, description="mails taken within the last 24 hours")
+    per_second: float | None = Field(
+        None, gt=0, description="mails a second, spread evenly, shared by the workers"
+    )
+    per_minute: int | None = Field(None, gt=0, description="mails within any 60 seconds, of all workers")
+    per_hour: int | None = Field(None, gt=0, description="mails within any 60 minutes, of all workers")
+    per_day: int | None = Field(None, gt=0, description="mails a day of all workers, see `day` of the relay")
+    connections: int | None = Field(
+        None, ge=1, description="mails under way to the receiver at a time, of one worker"
+    )
+
+
+class RelayLimits(Section):
+    """What a relay may be asked for. A mail counts when it is offered, whatever the answer."""
+
+    per_second: float | None = Field(
+        None, gt=0, description="mails a second, spread evenly, shared by the workers"
+    )
+    per_minute: int | None = Field(None, gt=0, description="mails within any 60 seconds, of all workers")
+    per_hour: int | None = Field(None, gt=0, description="mails within any 60 minutes, of all workers")
+    per_day: int | None = Field(None, gt=0, description="mails a day, of all workers")
+    day: Literal["rolling", "utc"] = Field(
+        "rolling", description="what a day is: any 24 hours, or from midnight to midnight UTC"
+    )
     connections: int = Field(4, ge=1, le=64, description="sessions at a time of one worker")
+    per_connection: int | None = Field(
+        None, ge=1, description="mails of one session; then it is closed and another one opened"
+    )
+
+
+class WarmUp(Section):
+    """How a new relay gets its name: a little more every day (days are UTC)."""
+
+    start: date = Field(description="the first day, e.g. 2026-11-25; before it the relay carries nothing")
+    plan: list[Annotated[int, Field(ge=1)]] = Field(
+        min_length=1, description="mails on day 1, 2, 3 ...; after its end only `limits` hold"
+    )
+
+
+class Serves(Section):
+    """What a relay may carry; an empty list is everything."""
+
+    purposes: list[str] = Field(default_factory=list, description="names of `purposes`")
+    from_domains: list[str] = Field(
+        default_factory=list, description="domains of the sender's address, e.g. news.example.com"
+    )
+    countries: list[str] = Field(
+        default_factory=list,
+        description="countries of contacts (ISO 3166-1, two letters); whose country is unknown is served elsewhere",
+    )
 
 
 class RelaySection(Section):
@@ -146,6 +192,16 @@ class RelaySection(Section):
 
     connector: str = Field("smtp", description="name of the relay's connector, see `hub connectors`")
     limits: RelayLimits = Field(RelayLimits(), description="what it may be asked for")
+    domains: dict[str, DomainLimits] = Field(
+        default_factory=dict,
+        description="receiver -> what it may be asked for: a domain, or gmail, yahoo or microsoft for all of theirs",
+    )
+    warm_up: WarmUp | None = Field(None, description="a plan for a relay that is new to its receivers")
+    serves: Serves = Field(Serves(), description="what it may carry")
+    order: int = Field(0, description="relays of a lower order are tried first")
+    weight: float = Field(
+        1.0, ge=0, description="its share among the relays of its order; 0: only when they fail"
+    )
 
     @property
     def own(self) -> dict[str, Any]:
@@ -215,7 +271,7 @@ class Settings(Section):
         default_factory=dict, description="what happens to people on a list"
     )
     relays: dict[str, RelaySection] = Field(
-        default_factory=dict, description="ways out for mail, tried in this order"
+        default_factory=dict, description="ways out for mail, see `order` and `weight`"
     )
     bounces: BouncesSection = Field(BouncesSection(), description="where failure reports come in")
     results: ResultsSection = Field(ResultsSection(), description="how results are read")
