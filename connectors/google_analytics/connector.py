@@ -67,7 +67,8 @@ class GoogleAnalytics(Connector[AnalyticsSettings]):
                         id=each.id,
                         status=OutcomeStatus.DROPPED,
                         code="NO_EVENT",
-                        message="not an event of ours",
+                        message="Google Analytics has no event for this",
+                        fix="nothing: it stays in the hub; push only results to this connection",
                     )
                 )
             elif self.clock.now() - each.occurred_at > MAX_AGE:

@@ -157,7 +157,11 @@ class HubSpot(Connector[HubSpotSettings]):
                 findings.append(Finding(True, f"may {what}"))
             except VendorError as error:
                 findings.append(Finding(False, f"may not {what}: {error.message}", error.fix))
-        missing = await self.prepare(dry=True)
+        try:
+            missing = await self.prepare(dry=True)
+        except VendorError as error:
+            what = f"may not read what results need: {error.message}"
+            return [*findings, Finding(False, what, error.fix)]
         findings.append(Finding(not missing, "; ".join(missing) or "the properties for results are there",
                                 "run `hub connections prepare`" if missing else ""))  # fmt: skip
         return findings

@@ -38,7 +38,8 @@ def classify(status: int, headers: Mapping[str, str], body: bytes) -> VendorErro
             message, code=code or "FORBIDDEN", status=403, fix=f"give the app the scopes {_scopes(said)}"
         )
     if status == 404:
-        return Drop(message, code=code or "OBJECT_NOT_FOUND", status=404)
+        return Drop(message, code=code or "OBJECT_NOT_FOUND", status=404,
+                    fix="it is gone or was merged in HubSpot; the next pull will tell")  # fmt: skip
     if status >= 500:
         return Retry(message, code=code or "SERVER", status=status, retry_after_seconds=pause)
     return FixNeeded(message, code=code or str(status), status=status, fix=advice(code, message))

@@ -89,7 +89,13 @@ class Writer:
         deliveries: dict[str, list[Result]] = {}
         for result in results:
             deliveries.setdefault(result.delivery_id, []).append(result)
-        entries = await self._entries(list(deliveries))
+        try:
+            entries = await self._entries(list(deliveries))
+        except Retry:
+            raise  # the account is out of reach: the other kinds of the batch are, too
+        except VendorError as error:  # e.g. nothing is prepared; opt-outs and fields must still go out
+            self._mark((r.id for r in results), error)
+            return
         inputs = [
             {
                 "idProperty": "mailyard_delivery",
@@ -182,7 +188,10 @@ class Writer:
     async def _consent(self, push: ConsentWrite) -> None:
         """One status per call: the batch endpoint belongs to one edition only. An opt-in needs a proof."""
         if push.opted_in and not push.proof:
-            self._mark([push.id], Drop("an opt-in without a proof is never written", code="NO_PROOF"))
+            fix = "nothing, if nobody asked for it; else opt in again with the proof"
+            self._mark(
+                [push.id], Drop("an opt-in without a proof is never written", code="NO_PROOF", fix=fix)
+            )
             return
         body: dict[str, Any] = {
             "subscriptionId": int(push.subscription),
@@ -192,13 +201,7 @@ class Writer:
             "legalBasisExplanation": push.proof[:500] or "opted out",
         }
         try:
-            # The SDK's preferences client still speaks v3, which cannot say all of this.
-            await self.http.request(
-                "POST",
-                f"/communication-preferences/v4/statuses/{_quoted(push.email)}",
-                json=body,
-                repeatable=True,
-            )
+            await self._sdk(lambda sdk: _set_status(sdk, push.email, body))
         except VendorError as error:
             already = "already" in error.message.lower() and error.status == 400
             if not already:
@@ -266,7 +269,7 @@ class Writer:
         def work(authorization: str) -> dict[str, Any]:
             client = _client(self.base_url, authorization.removeprefix("Bearer "))
             answer = call(client)
-            return dict(answer.to_dict()) if answer is not None else {}
+            return dict(answer.to_dict()) if hasattr(answer, "to_dict") else {}
 
         return await self.http.in_thread(work, translate=of_sdk, repeatable=True)
 
@@ -381,7 +384,18 @@ def _iso(at: datetime) -> str:
     return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _quoted(text: str) -> str:
-    from urllib.parse import quote
+def _set_status(sdk: Any, address: str, body: dict[str, Any]) -> Any:
+    """Consent v4 by the SDK's transport: its preferences client still speaks v3, which cannot say all of this.
 
-    return quote(text, safe="")
+    Not by `Http`, whose log names paths: this one holds the address.
+    """
+    return sdk.communication_preferences.status_api.api_client.call_api(
+        "/communication-preferences/v4/statuses/{address}",
+        "POST",
+        {"address": address},
+        header_params={"Content-Type": "application/json", "Accept": "application/json"},
+        body=body,
+        response_types_map={},
+        auth_settings=["oauth2"],
+        _return_http_data_only=True,
+    )

@@ -43,6 +43,8 @@ class ConnectorCase:
     """Streams of which the vendor tells no changes, so that each pull reads them as a whole."""
     dated_webhooks: ClassVar[bool] = True
     """Whether the vendor signs the time of a webhook; else an old one cannot be told from a new one."""
+    stand_in_loggers: ClassVar[tuple[str, ...]] = ()
+    """Loggers of the sandbox, which lives in the same process; what they say is not held against the connector."""
     sandbox: Sandbox
 
     def __init__(self) -> None:

@@ -27,6 +27,7 @@ async def outcomes(case: type[ConnectorCase]) -> None:
     """A batch gets exactly one outcome for each push, good or bad, and none for anything else."""
     async with opened(case) as bench:
         bench.must_push()
+        await bench.connector().prepare()
         batch = _mixed(bench)
         answers = Counter(o.id for o in await bench.connector().push(batch))
         asked = {each.id for each in batch}

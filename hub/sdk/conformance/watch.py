@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from typing import Any
 
@@ -27,16 +27,24 @@ class Heard:
 
 
 class _Handler(logging.StreamHandler[io.StringIO]):
+    def __init__(self, stream: io.StringIO, others: Sequence[str]) -> None:
+        super().__init__(stream)
+        self.others = tuple(others)
+
     def emit(self, record: logging.LogRecord) -> None:
-        if record.levelno >= logging.WARNING or record.name.split(".")[0] not in TRANSPORT:
+        chatter = record.levelno < logging.WARNING and record.name.split(".")[0] in TRANSPORT
+        if not chatter and not record.name.startswith(self.others or ("\0",)):
             super().emit(record)
 
 
 @contextmanager
-def listening() -> Iterator[Heard]:
-    """Collect what is printed and logged inside the block: by structlog, by logging (at every level), by print."""
+def listening(others: Sequence[str] = ()) -> Iterator[Heard]:
+    """Collect what is printed and logged inside the block: by structlog, by logging (at every level), by print.
+
+    `others` are loggers that are not the connector's: the stand-in lives in the same process.
+    """
     heard, root = Heard(), logging.getLogger()
-    handler, level = _Handler(heard.records), root.level
+    handler, level = _Handler(heard.records, others), root.level
     handler.setFormatter(logging.Formatter("%(name)s %(levelname)s %(message)s"))
     root.addHandler(handler)
     root.setLevel(logging.DEBUG)
