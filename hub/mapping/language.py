@@ -177,14 +177,23 @@ class Mapping:
                     mapped.errors.append(
                         BadValue(name, str(fields.get(source))[:200], f"{source} {error}", fix)
                     )
-                    value = None
+                    if has_column:
+                        mapped.columns[name] = None
+                    continue  # a value that cannot be read is no blank: it clears nothing
                 if has_column:
                     mapped.columns[name] = value
                 elif value is not None or on_blank == "clear":
                     (mapped.fill if on_blank == "fill" else mapped.custom)[name] = value
             for consent in consents:
-                if str(fields.get(consent.field) or "").lower() == "true":
-                    mapped.consent[consent.purpose] = "out"
+                said = fields.get(consent.field)
+                try:
+                    if said not in (None, "") and transforms.boolean(said):
+                        mapped.consent[consent.purpose] = "out"
+                except ValueError as error:
+                    fix = "correct it there, or name a field that holds true or false"
+                    mapped.errors.append(
+                        BadValue("consent", str(said)[:200], f"{consent.field} {error}", fix)
+                    )
             return mapped
 
         return pull

@@ -18,6 +18,9 @@ from hub.model import FieldType, VendorField
 
 KEYS = ("field", "type", "direction", "transform", "map", "default", "on_blank", "custom")
 
+RESERVED = frozenset({"id", "state", "fields", "changed_at", "merged_into"})
+"""What the hub itself keeps of a contact or deal beside its fields; templates and the lineage see both under one roof."""
+
 KnownFields = Map[str, Map[str, VendorField]]
 
 
@@ -68,7 +71,7 @@ def _read(
                 document.problem(
                     (section,),
                     f"unknown section {section!r}",
-                    _nearest(section, (*STANDARD, "consent")),
+                    _nearest(str(section), (*STANDARD, "consent")),
                     key=True,
                 )
             )
@@ -114,7 +117,10 @@ def _entry_problems(document: Document, at: At, given: Any) -> list[Problem]:
         for key in given
         if key not in KEYS
     ]
-    if not isinstance(given.get("field"), str):
+    if not isinstance(at[-1], str) or at[-1] in RESERVED:
+        what = f"{at[-1]!r} cannot be the name of a field of your own"
+        found.append(document.problem(at, what, "choose another one, e.g. region for a state", key=True))
+    if not isinstance(given.get("field"), str) or not given["field"]:
         found.append(document.problem(at, "the entry names no vendor field", "add `field: ...`"))
     for key, allowed in (
         ("type", [t.value for t in FieldType]),
@@ -125,7 +131,7 @@ def _entry_problems(document: Document, at: At, given: Any) -> list[Problem]:
             what = f"{key} {given[key]!r} is unknown"
             found.append(document.problem((*at, key), what, _nearest(str(given[key]), allowed)))
     for number, name in enumerate(_listed(given.get("transform"))):
-        if name not in transforms.PLAIN:
+        if not isinstance(name, str) or name not in transforms.PLAIN:
             where = (*at, "transform", number) if isinstance(given["transform"], list) else (*at, "transform")
             found.append(
                 document.problem(
@@ -136,20 +142,35 @@ def _entry_problems(document: Document, at: At, given: Any) -> list[Problem]:
         found.append(
             document.problem((*at, "map"), "map holds `vendor value: our value`", "write it as a table")
         )
-    return found
+    return found or _type_problems(document, at, given)
+
+
+def _type_problems(document: Document, at: At, given: Map[str, Any]) -> list[Problem]:
+    """A type that the hub's own field does not have, and a default that is not of the field's type."""
+    object, name = str(at[0]), str(at[-1])
+    standard = STANDARD[object].get(name)
+    if standard and given.get("type", standard.type) != standard.type:
+        what = f"the hub's field {name} is always of type {standard.type}"
+        return [document.problem((*at, "type"), what, "leave `type` out, or map to a field of your own")]
+    try:
+        _entry(object, name, given)
+    except ValueError as error:
+        return [document.problem((*at, "default"), f"the default {error}", "write one of the field's type")]
+    return []
 
 
 def _entry(object: str, name: str, given: Map[str, Any]) -> Entry:
     standard = STANDARD[object].get(name)
     kind = FieldType(given["type"]) if "type" in given else standard.type if standard else FieldType.TEXT
+    default = given.get("default")
     return Entry(
         name=name,
         field=given["field"],
-        type=standard.type if standard else kind,
+        type=kind,
         direction=given.get("direction", "pull"),
         transforms=tuple(_listed(given.get("transform"))),
         options={str(theirs): str(ours) for theirs, ours in given.get("map", {}).items()},
-        default=given.get("default"),
+        default=None if default is None else transforms.BY_TYPE[kind](default),
         on_blank=given.get("on_blank", "keep"),
         custom=bool(given.get("custom", False)),
     )

@@ -1,7 +1,7 @@
 """The closed set of transforms: what may be done to a value between a vendor's field and the hub's.
 
 Each takes a value that is not blank and returns the new one, or raises ValueError with what is wrong. None
-means blank. `REVERSE` holds what undoes a transform when a value is pushed; the others push as they are.
+means blank. Transforms are for pulling: a value is pushed as it is.
 """
 
 from __future__ import annotations
@@ -74,9 +74,9 @@ def time(value: Any) -> datetime:
         if re.fullmatch(r"-?\d{9,16}", text):
             return datetime.fromtimestamp(int(text) / 1000, UTC)
         found = datetime.fromisoformat(text)
+        return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
     except (ValueError, OverflowError, OSError):
         raise ValueError("is no point in time (ISO 8601 or milliseconds)") from None
-    return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
 
 
 def day(value: Any) -> str:
@@ -102,7 +102,7 @@ def text(value: Any) -> str:
 def several(value: Any) -> list[str]:
     """Several texts out of a list or of `a;b`."""
     parts = value if isinstance(value, list) else str(value).split(";")
-    return [text(part) for part in parts if str(part)]
+    return [text(part) for part in parts if part is not None and str(part)]
 
 
 PLAIN: dict[str, Transform] = {
