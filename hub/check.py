@@ -22,7 +22,7 @@ from hub.document import At, Problem, Problems
 from hub.document import load as load_document
 from hub.errors import ConfigError, RuleError
 from hub.lists import in_order
-from hub.mail import template
+from hub.mail import dkim, template
 from hub.rules import Catalog, parse
 from hub.rules import problems as rule_problems
 from hub.sdk import registry
@@ -65,6 +65,7 @@ class _Checker:
         self._messages()
         self._funnels()
         self._relays()
+        self._dkim()
         self._web()
         return self.found
 
@@ -298,6 +299,18 @@ class _Checker:
             self._own(("relays", name), kinds[section.connector].Settings, section.own)
         if self.settings.messages and not self._names("relays"):
             self._wrong(("messages",), "there are messages and no relay to send them", "add relays", key=True)
+
+    def _dkim(self) -> None:
+        for domain, sections in self.settings.dkim.items():
+            for number, section in enumerate(sections):
+                if not section.private_key.get_secret_value():
+                    continue  # a file or a variable that is missing was told of already
+                try:
+                    dkim.key(domain, section)
+                except ConfigError as error:
+                    given = self.document.data["dkim"][domain][number]
+                    key = "private_key_file" if "private_key_file" in given else "private_key"
+                    self._wrong(("dkim", domain, number, key), error.what, error.fix)
 
     def _web(self) -> None:
         url = urlsplit(self.settings.web.public_url)

@@ -10,6 +10,7 @@ from typing import Any
 from hub.document import At, Document, Problem
 
 REFERENCE = re.compile(r"\$\$\{|\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+KEEPERS = ("connections", "relays", "dkim")
 SECRET_KEYS = re.compile(r"(^|_)(token|password|secret|api_key|private_key)$")
 
 
@@ -71,7 +72,7 @@ def _of_text(
                 path, f"the file {value} does not exist", "check the path; it is relative to hub.yaml"
             )
         )
-    if path[:1] in (("connections",), ("relays",)) and SECRET_KEYS.search(key) and value and not names:
+    if path and path[0] in KEEPERS and SECRET_KEYS.search(key) and value and not names:
         found.append(
             document.problem(
                 path, f"the secret {key} is written out", f'write "${{NAME}}" and set NAME, or use {key}_file'

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import date, timedelta
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
 from hub.clock import parse_duration
 
@@ -232,6 +232,30 @@ class WebSection(Section):
     )
 
 
+def _key_or_its_file(schema: dict[str, Any]) -> None:
+    """For editors: `private_key_file` becomes `private_key` before this model sees it."""
+    schema["properties"]["private_key_file"] = {
+        "type": "string", "description": "file with the private key, relative to hub.yaml",
+    }  # fmt: skip
+    schema["required"].remove("private_key")
+    schema["oneOf"] = [{"required": ["private_key"]}, {"required": ["private_key_file"]}]
+
+
+class DkimKeySection(Section):
+    """A key that signs mails of a domain. Of each algorithm the first key of the domain that may sign does."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, json_schema_extra=_key_or_its_file)
+
+    selector: str = Field(description="the public key is published at SELECTOR._domainkey.DOMAIN")
+    private_key: SecretStr = Field(
+        description="RSA or Ed25519 in PEM, or an Ed25519 seed in base64; a reference, or `private_key_file`"
+    )
+    sign: bool = Field(True, description="false: published, and not used yet (or any more)")
+    expires_after: Duration | None = Field(
+        None, description="signatures are good for so long, e.g. 7 days; forever when absent"
+    )
+
+
 class BouncesSection(Section):
     """Where delivery status notifications come in."""
 
@@ -272,6 +296,9 @@ class Settings(Section):
     )
     relays: dict[str, RelaySection] = Field(
         default_factory=dict, description="ways out for mail, see `order` and `weight`"
+    )
+    dkim: dict[str, list[DkimKeySection]] = Field(
+        default_factory=dict, description="domain -> keys that sign its mails"
     )
     bounces: BouncesSection = Field(BouncesSection(), description="where failure reports come in")
     results: ResultsSection = Field(ResultsSection(), description="how results are read")
