@@ -1,0 +1,523 @@
+"""The sending path beside smtp-source, nodemailer and aiosmtplib: messages per CPU second, with DKIM, at 20 ms, memory.
+
+All contenders send the same 10 KB mail over 10 connections to one sink on this machine, in turns, and the median of
+the rounds is shown. Ours is a worker's whole path: claimed in the ledger, composed, sent, recorded; the ledger and the
+sink must agree on every message or the bench fails. A figure is about the CPU time of the contender's process with its
+children, from the moment it is set up; PostgreSQL's share stands beside ours. What is missing is installed into a cache
+folder (HUB_BENCH_CACHE, or ~/.cache/mailyard-bench).
+"""
+
+# ruff: noqa: S603, S607  # programs that the bench itself names
+from __future__ import annotations
+
+import argparse
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from scripts.benches.common.measured import BenchError, Spent, contend, tail, whole
+from scripts.benches.common.table import Aim, Column, Said, median, ratio, show
+from scripts.benches.sending import install, world
+from scripts.benches.sending.sinks import OwnSink, PostfixSink, Sink
+
+DELAY_MS = 20.0
+SIZE_BYTES = 10_240
+TIMEOUT_SECONDS = 300.0
+OURS = (sys.executable, "-m", "scripts.benches.sending.ours")
+AIOSMTP = (sys.executable, "-m", "scripts.benches.peers.aiosmtp")
+PEERS = Path(__file__).parent / "peers"
+
+AIMS = {
+    "vs_nodemailer": Aim(8, 14),
+    "vs_smtp_source": Aim(0.45, 0.75),
+    "dkim_vs_nodemailer": Aim(5),
+    "dkim_vs_rsa": Aim(aim=0.65),
+    "latency_vs_aiosmtplib": Aim(1.8, 3.5),
+    "peak_mb": Aim(300, at_most=True),
+}
+CPU_COLUMNS = (
+    Column("per_cpu_second", "messages per CPU s"), Column("cpu_us", "CPU us each"),
+    Column("postgres_us", "PostgreSQL us each"), Column("with_postgres", "per CPU s with it"),
+    Column("per_second", "messages/s"), Column("messages", "messages"), Column("rounds", "rounds"),
+)  # fmt: skip
+DKIM_COLUMNS = (Column("per_cpu_second", "per CPU s"), *CPU_COLUMNS[1:])
+LATENCY_COLUMNS = (
+    Column("per_second", "messages/s"), Column("cpu_us", "CPU us each"), Column("messages", "messages"),
+    Column("rounds", "rounds"),
+)  # fmt: skip
+MEMORY_COLUMNS = (
+    Column("messages", "recipients"), Column("peak_mb", "peak MB", 1), Column("start_mb", "at start", 1),
+    Column("second_quarter_mb", "2nd quarter", 1), Column("last_quarter_mb", "last quarter", 1),
+    Column("growth_percent", "growth %", 1), Column("flat", "flat"), Column("per_second", "messages/s"),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long everything takes."""
+
+    rounds: int
+    seconds: float  # of each contender in each round, about
+    warm: int  # messages before nodemailer's time counts
+    latency_rounds: int
+    rsa_seconds: int
+    recipients: int  # of the memory part
+    memory_seconds: float  # at most about so long; fewer recipients when sending is slower
+
+
+FULL = Plan(5, 3.0, 1_500, 3, 3, 200_000, 90.0)
+QUICK = Plan(2, 1.0, 500, 1, 1, 50_000, 10.0)
+MEMORY = Plan(0, 0, 0, 0, 0, 1_000_000, float("inf"))
+
+
+@dataclass
+class Contender:
+    """One row: `run` sends so many messages and tells what it took. `guess` is how many it may send a second."""
+
+    name: str
+    guess: float
+    run: Callable[[int], Spent]
+    limit: int = 200_000
+    spent: list[tuple[int, Spent]] = field(default_factory=list)
+
+    def count(self, seconds: float, most: int | None) -> int:
+        """How many messages make a round of about so long."""
+        rate = self.guess
+        if self.spent:
+            count, last = self.spent[-1]
+            rate = count / last.wall_seconds
+        return max(50, min(int(rate * seconds), self.limit, most or self.limit))
+
+    def row(self) -> dict[str, Any]:
+        """The medians of all rounds."""
+        found: dict[str, Any] = {
+            "name": self.name,
+            "messages": sum(n for n, _ in self.spent),
+            "rounds": len(self.spent),
+        }
+        found["per_cpu_second"] = round(median(n / s.cpu_seconds for n, s in self.spent), 1)
+        found["cpu_us"] = round(1e6 / found["per_cpu_second"], 1)
+        found["per_second"] = round(median(n / s.wall_seconds for n, s in self.spent), 1)
+        if "postgres_cpu" in self.spent[0][1].told:
+            found["postgres_us"] = round(median(1e6 * s.told["postgres_cpu"] / n for n, s in self.spent), 1)
+            found["with_postgres"] = round(
+                median(n / (s.cpu_seconds + s.told["postgres_cpu"]) for n, s in self.spent), 1
+            )
+        return found
+
+
+@dataclass
+class Bench:
+    """What the parts of the bench share."""
+
+    given: argparse.Namespace
+    plan: Plan
+    said: Said
+    world: world.World
+    stack: ExitStack
+    notes: list[str] = field(default_factory=list)
+    skipped: dict[str, str] = field(default_factory=dict)
+    postfix: install.Postfix | None = None
+    node_modules: Path | None = None
+
+    @property
+    def log(self) -> Path:
+        return self.world.folder / "contenders.log"
+
+    def wanted(self, name: str) -> bool:
+        return not self.given.only or name in self.given.only
+
+    def skip(self, names: Sequence[str], reason: str) -> None:
+        for name in names:
+            if self.wanted(name):
+                self.skipped[name] = reason
+                self.notes.append(f"{name} is left out: {reason}")
+
+    # --- the contenders ---------------------------------------------------------------------------------
+
+    def ours(
+        self, sink: Sink, *, dkim: bool = False, more: Sequence[str | Path] = ()
+    ) -> Callable[[int], Spent]:
+        config = self.world.configure(sink.port, dkim=dkim)
+
+        def run(count: int) -> Spent:
+            return self.send_ours(sink, config, count, more)
+
+        return run
+
+    def send_ours(
+        self, sink: Sink, config: Path, count: int, more: Sequence[str | Path] = (), *,
+        watch: Callable[[int], None] | None = None, seconds: float = TIMEOUT_SECONDS,
+    ) -> Spent:  # fmt: skip
+        """Queue, let a worker send, and hold the ledger against the sink."""
+        self.world.queue(count)
+        taken = sink.taken()
+        postgres: list[float] = []
+
+        def at_begin(pid: int) -> None:
+            postgres.append(self.world.postgres_cpu())
+            if watch:
+                watch(pid)
+
+        spent = contend(
+            [*OURS, config, *more], self.log, seconds=seconds, environ=self.world.environ, at_begin=at_begin,
+            at_end=lambda: postgres.append(self.world.postgres_cpu()),
+        )  # fmt: skip
+        try:
+            self.world.agree(count, sink.taken() - taken)
+        except BenchError as error:
+            raise BenchError(f"{error}\n{tail(self.log)}") from None
+        spent.told["postgres_cpu"] = postgres[1] - postgres[0]
+        return spent
+
+    def checked(self, sink: Sink, work: Callable[[int], Spent]) -> Callable[[int], Spent]:
+        """A peer's run; the sink must have taken all that it says to have sent."""
+
+        def run(count: int) -> Spent:
+            taken = sink.taken()
+            spent = work(count)
+            if (now := sink.taken() - taken - spent.told.get("warmed", 0)) != count:
+                raise BenchError(f"{count} messages were to be sent, the sink took {now}")
+            return spent
+
+        return run
+
+    def smtp_source(self, sink: Sink) -> Callable[[int], Spent]:
+        assert self.postfix
+        postfix = self.postfix
+        command = [postfix.source, "-d", "-s", str(world.CONNECTIONS), "-l", str(SIZE_BYTES)]
+        command += ["-f", "bounce@mailyard.example", "-t", "person@people.example"]
+
+        def work(count: int) -> Spent:
+            return whole(
+                [*command, "-m", str(count), f"127.0.0.1:{sink.port}"], self.log, environ=postfix.environ
+            )
+
+        return self.checked(sink, work)
+
+    def nodemailer(self, sink: Sink, *, dkim: bool = False) -> Callable[[int], Spent]:
+        assert self.node_modules
+        command = [
+            "node",
+            PEERS / "nodemailer.js",
+            self.node_modules,
+            self.world.people_file(),
+            "127.0.0.1",
+            sink.port,
+        ]
+        key = [self.world.folder / "dkim.pem"] * dkim
+
+        def work(count: int) -> Spent:
+            parts = [str(part) for part in [*command, count, self.plan.warm, world.CONNECTIONS, *key]]
+            return contend(parts, self.log, seconds=TIMEOUT_SECONDS)
+
+        return self.checked(sink, work)
+
+    def aiosmtplib(self, sink: Sink, *, prebuilt: bool = False) -> Callable[[int], Spent]:
+        command = [*AIOSMTP, str(self.world.people_file()), "127.0.0.1", str(sink.port)]
+
+        def work(count: int) -> Spent:
+            parts = [*command, str(count), str(world.CONNECTIONS), *(["--prebuilt"] * prebuilt)]
+            return contend(parts, self.log, seconds=TIMEOUT_SECONDS)
+
+        return self.checked(sink, work)
+
+    # --- the parts --------------------------------------------------------------------------------------
+
+    def sink(self, made: Sink) -> Sink:
+        self.stack.callback(made.stop)
+        return made
+
+    def rounds(self, title: str, contenders: Sequence[Contender], rounds: int) -> list[dict[str, Any]]:
+        """Let all have their turn in every round; rows of medians."""
+        for number in range(1, rounds + 1):
+            for each in contenders:
+                count = each.count(self.plan.seconds, self.given.messages)
+                self.said.step(f"{title}, round {number} of {rounds}: {each.name}, {count:,} messages")
+                each.spent.append((count, each.run(count)))
+        return [each.row() for each in contenders]
+
+    def personalised(self, sink: Sink) -> list[dict[str, Any]]:
+        contenders = []
+        if self.wanted("ours"):
+            contenders.append(Contender("ours", 1_500, self.ours(sink)))
+        if self.wanted("smtp-source") and self.postfix:
+            contenders.append(Contender("smtp-source", 8_000, self.smtp_source(sink)))
+        if self.wanted("nodemailer") and self.node_modules:
+            contenders.append(Contender("nodemailer", 500, self.nodemailer(sink)))
+        if self.wanted("aiosmtplib"):
+            contenders.append(Contender("aiosmtplib", 200, self.aiosmtplib(sink)))
+        return self.rounds("personalised", contenders, self.plan.rounds)
+
+    def dkim(self, sink: Sink) -> list[dict[str, Any]]:
+        contenders = []
+        if self.wanted("ours-dkim"):
+            if world.signs():
+                contenders.append(Contender("ours-dkim", 700, self.ours(sink, dkim=True)))
+            else:
+                self.skip(["ours-dkim"], "this hub cannot sign yet")
+        if self.wanted("nodemailer-dkim") and self.node_modules:
+            contenders.append(Contender("nodemailer-dkim", 250, self.nodemailer(sink, dkim=True)))
+        rows = self.rounds("with DKIM", contenders, self.plan.rounds)
+        if self.wanted("rsa"):
+            rows += self.rsa()
+        return rows
+
+    def rsa(self) -> list[dict[str, Any]]:
+        """Raw signatures a CPU second, by OpenSSL's own bench and by the library that the hub signs with."""
+        seconds = self.plan.rsa_seconds
+        rows = []
+        self.said.step(f"RSA-2048, {seconds} s: openssl, cryptography")
+        if shutil.which("openssl"):
+            if rate := _openssl_signatures(seconds):
+                rows.append(
+                    {
+                        "name": "rsa-openssl",
+                        "per_cpu_second": rate,
+                        "cpu_us": round(1e6 / rate, 1),
+                        "rounds": 1,
+                    }
+                )
+        else:
+            self.skip(["rsa-openssl"], "openssl is not here")
+        spent = contend(
+            [sys.executable, "-m", "scripts.benches.peers.rsa", str(seconds)],
+            self.log,
+            seconds=TIMEOUT_SECONDS,
+        )
+        rate = round(spent.told["count"] / spent.cpu_seconds, 1)
+        rows.append(
+            {"name": "rsa-cryptography", "per_cpu_second": rate, "cpu_us": round(1e6 / rate, 1), "rounds": 1}
+        )
+        return rows
+
+    def latency(self) -> list[dict[str, Any]]:
+        sink = self.sink(OwnSink(self.log, delay_ms=DELAY_MS))
+        contenders = []
+        if self.wanted("ours-20ms"):
+            contenders.append(Contender("ours-20ms", 300, self.ours(sink)))
+        if self.wanted("nodemailer-20ms") and self.node_modules:
+            contenders.append(Contender("nodemailer-20ms", 200, self.nodemailer(sink)))
+        if self.wanted("aiosmtplib-20ms"):
+            contenders.append(Contender("aiosmtplib-20ms", 120, self.aiosmtplib(sink, prebuilt=True)))
+        return self.rounds(f"at {DELAY_MS:g} ms", contenders, self.plan.latency_rounds)
+
+    def memory(self, rate: float | None) -> list[dict[str, Any]]:
+        if not self.wanted("memory"):
+            return []
+        count = self.plan.recipients
+        if rate and count > rate * self.plan.memory_seconds:
+            count = max(1_000, int(rate * self.plan.memory_seconds) // 1_000 * 1_000)
+        count = min(count, self.given.messages or count)
+        sink = self.sink(OwnSink(self.log))
+        self.said.step(f"memory: {count:,} recipients, queueing")
+        config = self.world.configure(sink.port, dkim=False)
+        before = sink.taken()
+        samples = Samples(self.said, count, lambda: sink.taken() - before)
+        with samples:
+            spent = self.send_ours(sink, config, count, watch=samples.start, seconds=max(600.0, count / 50))
+        return [
+            {
+                "name": "memory",
+                "messages": count,
+                "per_second": round(count / spent.wall_seconds, 1),
+                **samples.row(),
+            }
+        ]
+
+
+class Samples:
+    """The worker's resident memory over a run, looked at four times a second; tells how far it is."""
+
+    def __init__(self, said: Said, count: int, taken: Callable[[], int]) -> None:
+        self.said, self.count, self.taken = said, count, taken
+        self.megabytes: list[float] = []
+        self._over = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> Samples:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        if self._thread:
+            self._thread.join()
+
+    def start(self, pid: int) -> None:
+        self._thread = threading.Thread(target=self._watch, args=(pid,))
+        self._thread.start()
+
+    def _watch(self, pid: int) -> None:
+        last_step = time.monotonic()
+        while not self._over.wait(0.25):
+            try:
+                worker = psutil.Process(pid)
+                everyone = [worker, *worker.children(recursive=True)]
+                size = sum(each.memory_info().rss for each in everyone) / 1e6
+            except psutil.NoSuchProcess:
+                return
+            if not size:  # it has ended and was not waited for yet
+                return
+            self.megabytes.append(size)
+            if len(self.megabytes) % 4 == 0:
+                text = f"memory: about {self.taken():,} of {self.count:,} sent, worker {self.megabytes[-1]:.0f} MB"
+                if time.monotonic() - last_step > 20:
+                    last_step = time.monotonic()
+                    self.said.step(text)
+                else:
+                    self.said.passing(text)
+
+    def row(self) -> dict[str, Any]:
+        found = self.megabytes
+        if not found:
+            return {"peak_mb": None, "flat": "too short to tell"}
+        row: dict[str, Any] = {"peak_mb": round(max(found), 1), "start_mb": round(found[0], 1)}
+        quarter = len(found) // 4
+        if quarter < 4:
+            return {**row, "flat": "too short to tell"}
+        second, last = statistics.median(found[quarter : 2 * quarter]), statistics.median(found[-quarter:])
+        growth = 100 * (last / second - 1)
+        return {
+            **row, "second_quarter_mb": round(second, 1), "last_quarter_mb": round(last, 1),
+            "growth_percent": round(growth, 1), "flat": "yes" if growth < 5 else "no",
+        }  # fmt: skip
+
+
+def _openssl_signatures(seconds: int) -> float | None:
+    """`sign/s` of `openssl speed`, which counts CPU time; its table has other columns in each version."""
+    done = subprocess.run(
+        ["openssl", "speed", "-seconds", str(seconds), "rsa2048"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    header = re.search(r"^ +(sign .*)$", done.stdout, re.MULTILINE)
+    values = re.search(r"^rsa +2048 bits +(.*)$", done.stdout, re.MULTILINE)
+    if not header or not values:
+        return None
+    return float(dict(zip(header[1].split(), values[1].split(), strict=False))["sign/s"])
+
+
+def _installed(bench: Bench) -> None:
+    """Have the programs of others, or note why not."""
+    given = bench.given
+    source, node = ["smtp-source"], ["nodemailer", "nodemailer-dkim", "nodemailer-20ms"]
+    for names, have in ((source, install.postfix), (node, install.nodemailer)):
+        if not any(bench.wanted(name) for name in names):
+            continue
+        try:
+            if given.no_install:
+                raise install.Missing("--no-install was given")
+            found = have(bench.said.step)
+            if isinstance(found, install.Postfix):
+                bench.postfix = found
+            else:
+                bench.node_modules = found
+        except install.Missing as error:
+            bench.skip(names, str(error))
+
+
+def _ratios(rows: Sequence[dict[str, Any]]) -> dict[str, float | None]:
+    by_name = {row["name"]: row for row in rows}
+
+    def of(name: str, key: str = "per_cpu_second") -> float | None:
+        return by_name.get(name, {}).get(key)
+
+    return {
+        "vs_nodemailer": ratio(of("ours"), of("nodemailer")),
+        "vs_smtp_source": ratio(of("ours"), of("smtp-source")),
+        "dkim_vs_nodemailer": ratio(of("ours-dkim"), of("nodemailer-dkim")),
+        "dkim_vs_rsa": ratio(of("ours-dkim"), of("rsa-openssl")),
+        "latency_vs_aiosmtplib": ratio(of("ours-20ms", "per_second"), of("aiosmtplib-20ms", "per_second")),
+        "peak_mb": of("memory", "peak_mb"),
+    }
+
+
+def _measure(bench: Bench) -> None:
+    _installed(bench)
+    given = bench.given
+    personalised, dkim, latency = [], [], []
+    if not given.memory:
+        sink = bench.sink(PostfixSink(bench.postfix) if bench.postfix else OwnSink(bench.log, distinct=True))
+        bench.notes.append(f"all but the 20 ms and memory parts send to {sink.title}")
+        personalised = bench.personalised(sink)
+        dkim = bench.dkim(sink)
+        latency = bench.latency()
+        if given.profile:
+            count = min(5_000, given.messages or 5_000)
+            bench.said.step(f"a profile of {count:,} messages")
+            bench.ours(sink, more=["--profile", given.profile.resolve()])(count)
+            bench.notes.append(
+                f"where a message's time goes: {given.profile} (by cProfile, which makes calls dearer)"
+            )
+    ours = next((row["per_second"] for row in personalised if row["name"] == "ours"), None)
+    memory = bench.memory(ours)
+    sections = [
+        ("Personalised 10 KB multipart over 10 connections", CPU_COLUMNS, personalised),
+        ("The same with DKIM (RSA-2048)", DKIM_COLUMNS, dkim),
+        (f"A relay that answers after {DELAY_MS:g} ms, 10 connections", LATENCY_COLUMNS, latency),
+        ("Memory of the worker", MEMORY_COLUMNS, memory),
+    ]
+    sections = [section for section in sections if section[2]]
+    ratios = _ratios([row for _, _, rows in sections for row in rows])
+    show("send", sections, ratios, AIMS, notes=bench.notes, as_json=given.json, skipped=bench.skipped)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="scripts/bench send", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
+    parser.add_argument("--quick", action="store_true", help="under a minute, rougher")
+    parser.add_argument(
+        "--memory", action="store_true", help="only the memory part, with 1,000,000 recipients"
+    )
+    parser.add_argument("--profile", type=Path, metavar="FILE", help="write a profile of our worker, too")
+    parser.add_argument(
+        "--only", nargs="+", default=[], metavar="ROW", help="only these rows, by their names in the table"
+    )
+    parser.add_argument("--messages", type=int, metavar="N", help="at most so many in a contender's round")
+    parser.add_argument(
+        "--no-install", action="store_true", help="leave out contenders that are programs of others"
+    )
+    parser.add_argument(
+        "--keep", type=Path, metavar="FOLDER", help="work in this folder and keep it, with all logs"
+    )
+    given = parser.parse_args()
+    plan = MEMORY if given.memory else QUICK if given.quick else FULL
+    with ExitStack() as stack:
+        if given.keep:
+            given.keep.mkdir(parents=True, exist_ok=True)
+            if any(given.keep.iterdir()):
+                parser.error(f"{given.keep} is not empty")
+        folder = (
+            given.keep.resolve()
+            if given.keep
+            else Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
+        )
+        said = Said()
+        said.step("starting PostgreSQL")
+        built = stack.enter_context(world.built(folder))
+        try:
+            _measure(Bench(given, plan, said, built, stack))
+        except BenchError as error:
+            print(f"The bench failed: {error}", file=sys.stderr)
+            return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
