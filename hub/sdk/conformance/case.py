@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, ClassVar
@@ -17,7 +18,7 @@ from hub.clock import ManualClock
 from hub.errors import VendorError
 from hub.model import ConsentWrite, FieldWrite, Outcome, Push, Record, RecordState, Result
 from hub.sdk.conformance.verdict import NotApplicable, NotGiven
-from hub.sdk.connector import Connector, Context, Cursor, Page, WebhookRequest
+from hub.sdk.connector import Connector, Context, Cursor, Manifest, Page, WebhookRequest
 from hub.sdk.http import Http
 from hub.sdk.oauth import MemoryTokens
 from hub.sdk.quota import MemoryQuota
@@ -166,6 +167,7 @@ class Bench:
     """A case that is being served, and connectors made for it as the hub makes them."""
 
     case: ConnectorCase
+    pauses: Pauses = field(default_factory=Pauses)
     made: list[Connector[Any]] = field(default_factory=list)
 
     @property
@@ -173,32 +175,33 @@ class Bench:
         return self.case.connector
 
     @property
-    def manifest(self) -> Any:
+    def manifest(self) -> Manifest:
         return self.kind.manifest
 
-    def connector(self) -> Connector[Any]:
-        """A connector as after a restart: nothing of an earlier one lives on in it."""
-        pauses = Pauses()
-        http = Http(quota=MemoryQuota(pauses), account="conformance", sleep=pauses.sleep)
+    def connector(self, *, fresh: bool = False) -> Connector[Any]:
+        """The connection's connector, kept as the hub keeps it; a fresh one is as after a restart."""
+        if self.made and not fresh:
+            return self.made[-1]
+        http = Http(quota=MemoryQuota(self.pauses), account="conformance", sleep=self.pauses.sleep)
         context = Context(http=http, clock=self.case.clock, tokens=MemoryTokens(), fields=self.case.fields())
         made = self.kind("conformance", self.kind.Settings.model_validate(self.case.settings()), context)
         self.made.append(made)
         return made
 
-    async def pull(self, stream: str, cursor: Cursor | None = None) -> Pulled:
-        """One run from a cursor to its end, by a connector of its own."""
+    async def pull(self, stream: str, cursor: Cursor | None = None, *, fresh: bool = False) -> Pulled:
+        """One run from a cursor to its end, or to the error that ends it."""
         pulled = Pulled()
         try:
-            async for page in self.connector().pull(stream, as_saved(cursor or {})):
+            async for page in self.connector(fresh=fresh).pull(stream, as_saved(cursor or {})):
                 pulled.pages.append(page)
                 assert len(pulled.pages) < MAX_PAGES, f"{stream}: the pull does not end: {MAX_PAGES} pages"
         except VendorError as error:
             pulled.error = error
         return pulled
 
-    async def whole(self, stream: str, cursor: Cursor | None = None) -> Pulled:
+    async def whole(self, stream: str, cursor: Cursor | None = None, *, fresh: bool = False) -> Pulled:
         """A run that nothing disturbs; AssertionError where it does not reach its end."""
-        pulled = await self.pull(stream, cursor)
+        pulled = await self.pull(stream, cursor, fresh=fresh)
         assert pulled.error is None, f"{stream}: an undisturbed pull ends in {described(pulled.error)}"
         assert pulled.pages, f"{stream}: an undisturbed pull gives no page, so no cursor can be saved"
         return pulled
@@ -233,15 +236,17 @@ class Bench:
 async def opened(kind: type[ConnectorCase], *, rested: bool = True) -> AsyncIterator[Bench]:
     """A served world. When `rested`, what was seeded is older than the connector's look-back."""
     case = kind()
-    bench = Bench(case)
-    with case.serve():
+    bench, served = Bench(case), ExitStack()
+    served.enter_context(case.serve())
+    try:
         if rested:
             rest(case)
-        try:
-            yield bench
-        finally:
-            for connector in bench.made:
-                await connector.http.close()
+        yield bench
+    finally:
+        for connector in bench.made:
+            await connector.http.close()
+        # A server takes a tenth of a second to say goodbye, and a suite has a hundred: nobody waits for it.
+        threading.Thread(target=served.close, name="conformance-goodbye", daemon=True).start()
 
 
 def rest(case: ConnectorCase) -> None:

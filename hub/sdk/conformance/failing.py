@@ -17,15 +17,15 @@ KINDS = {
     "expired_token": "a token that has expired",
     "lost_answer": "an answer that never arrives",
 }
-MOST_PLACES, MOST_RUNS = 5, 12
+MOST_PLACES, MOST_RUNS, DAY_SECONDS = 4, 12, 86_400.0
 checks: Checks[ConnectorCase] = Checks()
 
 
 def places(calls: int) -> list[int]:
-    """Which calls to let fail: all of a few, else the first ones, one in the middle and the last."""
+    """Which calls to let fail: all of a few, else the first two, one in the middle and the last."""
     if calls <= MOST_PLACES:
         return list(range(calls))
-    return sorted({0, 1, calls // 2, calls - 2, calls - 1})
+    return [0, 1, calls // 2, calls - 1]
 
 
 def _promise(kind: str, words: str) -> None:
@@ -63,6 +63,7 @@ async def _ridden_out(bench: Bench, stream: str, whole: Pulled, kind: str, skip:
                 break
             _must_pass(stream, kind, when, run.error)
             bench.case.heal()
+            bench.pauses.now += DAY_SECONDS  # whatever the vendor asked to wait for is over
         else:
             raise AssertionError(f"{stream}: {when}, {MOST_RUNS} runs do not reach the end")
     finally:

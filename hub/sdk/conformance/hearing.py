@@ -143,4 +143,4 @@ async def stable(case: type[ConnectorCase]) -> None:
 
 
 def _events(bench: Bench, body: bytes) -> list[WebhookEvent]:
-    return bench.connector().events(_signed(bench, body))
+    return bench.connector(fresh=True).events(_signed(bench, body))
