@@ -1,30 +1,40 @@
-"""Any SMTP relay (RFC 5321): aiosmtplib opens, secures and authenticates a session and speaks each transaction.
-
-Every stage is told apart, for it decides what may happen next: before the end of DATA nothing was accepted;
-after it, until the answer, nobody knows.
-"""
+"""Any SMTP relay (RFC 5321): aiosmtplib opens, secures and authenticates a session; the mails on it are ours (wire.py)."""
 
 from __future__ import annotations
 
-import re
+import asyncio
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Literal
+from typing import Literal, cast
 
-import aiosmtplib
-from aiosmtplib.errors import (
-    SMTPAuthenticationError,
-    SMTPException,
-    SMTPResponseException,
-    SMTPServerDisconnected,
-    SMTPTimeoutError,
-)
 from pydantic import Field, SecretStr, model_validator
 
-from hub.sdk.relay import NotSent, Pipelining, RelaySession, RelaySettings, Reply, UnknownOutcome
+from connectors.smtp.envelope import Extensions
+from connectors.smtp.learning import Learning
+from connectors.smtp.login import connect
+from connectors.smtp.wire import Wire
+from hub.sdk.relay import (
+    NotSent,
+    Offer,
+    Pipelining,
+    RelaySession,
+    RelaySettings,
+    Reply,
+    Source,
+    UnknownOutcome,
+)
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
+MECHANISMS = {
+    "auto": ("plain", "login", "cram-md5"),
+    "plain": ("plain",),
+    "login": ("login",),
+    "cram-md5": ("cram-md5",),
+    "xoauth2": ("xoauth2",),
+    "none": (),
+}
+"""Inside TLS the plainest is the one that works everywhere."""
 
 
 class SmtpSettings(RelaySettings):
@@ -35,19 +45,57 @@ class SmtpSettings(RelaySettings):
     tls: Literal["starttls", "tls", "none"] = Field(
         "starttls", description="none: for a relay on this machine only"
     )
-    username: str | None = Field(None, description="for SMTP AUTH; together with password")
+    auth: Literal["auto", "plain", "login", "cram-md5", "xoauth2", "none"] = Field(
+        "auto", description="how to log in; auto: xoauth2 with a token, else plain, login or cram-md5"
+    )
+    username: str | None = Field(None, description="for SMTP AUTH; together with password or token")
     password: SecretStr | None = Field(None, description="for SMTP AUTH; together with username")
+    token: SecretStr | None = Field(
+        None, description="OAuth access token for XOAUTH2; together with username"
+    )
     ca_file: str | None = Field(None, description="certificates to trust instead of the system's")
+    server_name: str | None = Field(
+        None, description="the name in the relay's certificate, where it is not the host's"
+    )
     timeout_seconds: float = Field(60.0, gt=0, description="how long to wait for each answer")
-    helo: str | None = Field(None, description="the name given in EHLO; default: this machine's")
+    helo: str | None = Field(
+        None, pattern=r"^[!-~]+$", description="the name given in EHLO; default: this machine's"
+    )
+    pipelining: Literal["auto", "off", "envelope", "full"] = Field(
+        "auto",
+        description="how much goes out before an answer, if the relay offers PIPELINING: nothing, one envelope, "
+        "or an envelope behind the mail before it; auto: what it is found to bear",
+    )
+    messages_per_connection: int = Field(
+        0, ge=0, description="open another connection after so many mails; 0: no limit"
+    )
 
     @model_validator(mode="after")
     def _no_plain_text_over_the_net(self) -> SmtpSettings:
         if self.tls == "none" and self.host not in LOOPBACK:
             raise ValueError("tls: none is allowed for a relay on this machine only; write starttls or tls")
-        if (self.username is None) != (self.password is None):
-            raise ValueError("username and password belong together; give both or none")
         return self
+
+    @model_validator(mode="after")
+    def _login_is_whole(self) -> SmtpSettings:
+        if self.password is not None and self.token is not None:
+            raise ValueError("give a password or a token, not both")
+        if (self.username is None) != (self.password is None and self.token is None):
+            raise ValueError("username and password (or token) belong together; give both or none")
+        if self.auth == "none" and self.username is not None:
+            raise ValueError("auth: none takes no username")
+        if self.auth == "xoauth2" and self.token is None:
+            raise ValueError("auth: xoauth2 needs username and token")
+        if self.auth in ("plain", "login", "cram-md5") and self.password is None:
+            raise ValueError(f"auth: {self.auth} needs username and password")
+        return self
+
+    @property
+    def mechanisms(self) -> tuple[str, ...]:
+        """What may be used to log in, the best first; empty for no login."""
+        if self.username is None:
+            return ()
+        return MECHANISMS["xoauth2" if self.token is not None else self.auth]
 
 
 class Smtp:
@@ -57,93 +105,100 @@ class Smtp:
 
     def __init__(self, name: str, settings: SmtpSettings) -> None:
         self.name, self.settings = name, settings
-        self.pipelining: Pipelining | None = None
+        self.learning = Learning(settings.pipelining)
+        self._context: ssl.SSLContext | None = None
+        self._helo = settings.helo
+
+    @property
+    def pipelining(self) -> Pipelining | None:
+        """See `hub.sdk.relay.Relay`."""
+        return self.learning.found
+
+    @pipelining.setter
+    def pipelining(self, found: Pipelining | None) -> None:
+        self.learning.found = found
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[Session]:
         """An open, secured and authenticated session. Raises NotSent when there is none to be had."""
         s = self.settings
-        client = aiosmtplib.SMTP(
-            hostname=s.host, port=s.port, timeout=s.timeout_seconds, local_hostname=s.helo, use_tls=s.tls == "tls",
-            start_tls=s.tls == "starttls", tls_context=self._tls() if s.tls != "none" else None,
-            username=s.username, password=s.password.get_secret_value() if s.password else None,
+        client = await connect(self.name, s, self._tls(), self._helo)
+        self._helo = client.local_hostname  # looking it up may take a while
+        wire = Wire(
+            self.name, Extensions.of(client.esmtp_extensions), self.learning,
+            timeout_seconds=s.timeout_seconds, messages=s.messages_per_connection,
         )  # fmt: skip
+        transport, protocol = client.transport, client.protocol
+        if transport is None or protocol is None:
+            raise NotSent(f"relay {self.name}: connection lost")
+        wire.attach(cast(asyncio.Transport, transport), bytes(protocol._buffer))
         try:
-            await client.connect()
-        except SMTPAuthenticationError as error:
-            raise NotSent(
-                f"relay {self.name} refuses the login ({error.code})", "check username and password"
-            ) from None
-        except (SMTPException, OSError, ssl.SSLError) as error:
-            raise NotSent(
-                f"relay {self.name} cannot be reached: {type(error).__name__}",
-                "check host, port, tls and ca_file",
-            ) from None
-        try:
-            yield Session(self.name, client)
+            yield Session(wire)
         finally:
-            try:
-                await client.quit()
-            except (SMTPException, OSError):
-                client.close()
+            await wire.quit()
 
-    def _tls(self) -> ssl.SSLContext:
-        context = ssl.create_default_context(cafile=self.settings.ca_file)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        return context
+    def _tls(self) -> ssl.SSLContext | None:
+        """Certificates are checked, and so is the name in them."""
+        if self.settings.tls != "none" and self._context is None:
+            try:
+                context = ssl.create_default_context(cafile=self.settings.ca_file)
+            except OSError as error:
+                raise NotSent(
+                    f"relay {self.name}: ca_file cannot be read: {type(error).__name__}", "check ca_file"
+                ) from None
+            context.minimum_version = ssl.TLSVersion.TLSv1_2
+            self._context = context
+        return self._context
 
 
 class Session(RelaySession):
-    """One session; transactions one after the other."""
+    """One session."""
 
-    def __init__(self, relay: str, client: aiosmtplib.SMTP) -> None:
-        self.relay, self.client = relay, client
+    def __init__(self, wire: Wire) -> None:
+        self.wire = wire
+
+    async def run(self, source: Source) -> None:
+        """See `hub.sdk.relay.RelaySession`."""
+        await self.wire.run(source)
 
     async def send(self, return_path: str, recipient: str, message: bytes) -> Reply:
-        """See `hub.sdk.relay.RelaySession`. A refusal is a reply, not an error."""
-        stage = "mail"
-        utf8 = not recipient.isascii()
+        """See `hub.sdk.relay.RelaySession`."""
+        one = _One(Offer(0, return_path, recipient, message))
         try:
-            options = [f"SIZE={len(message)}"] if self.client.supports_extension("size") else []
-            if utf8:
-                if not self.client.supports_extension("smtputf8"):
-                    return Reply(
-                        553, "the relay takes no addresses beyond ASCII (no SMTPUTF8)", "rcpt", "5.6.7"
-                    )
-                options.append("SMTPUTF8")
-            await self.client.mail(return_path, options=options, encoding="utf-8" if utf8 else "ascii")
-            stage = "rcpt"
-            await self.client.rcpt(recipient, encoding="utf-8" if utf8 else "ascii")
-        except SMTPResponseException as error:
-            return await self._refused(error, stage)
-        except (SMTPException, OSError) as error:
-            raise NotSent(f"relay {self.relay}: connection lost at {stage}: {type(error).__name__}") from None
-        try:
-            response = await self.client.data(message)
-        except SMTPResponseException as error:
-            return await self._refused(error, "data")
-        except (SMTPServerDisconnected, SMTPTimeoutError, SMTPException, OSError) as error:
-            # aiosmtplib sends the whole message and then waits: the end of DATA may have arrived.
-            raise UnknownOutcome(
-                f"relay {self.relay}: no answer after the end of the message: {type(error).__name__}"
-            ) from None
-        return _reply(response.code, response.message, "data")
-
-    async def _refused(self, error: SMTPResponseException, stage: str) -> Reply:
-        reply = _reply(error.code, error.message, stage)
-        if error.code == 421:
-            self.client.close()
-            raise NotSent(f"relay {self.relay} closes the session: {reply.text[:200]}")
-        try:
-            await self.client.rset()
-        except (SMTPException, OSError) as lost:
-            raise NotSent(
-                f"relay {self.relay}: connection lost after a refusal: {type(lost).__name__}"
-            ) from None
-        return reply
+            await self.wire.run(one)
+        except NotSent as error:
+            if one.fate is None:
+                raise
+            if isinstance(one.fate, Exception):
+                one.fate.fix = error.fix
+        if isinstance(one.fate, Reply):
+            return one.fate
+        assert one.fate is not None  # each offer is told of
+        raise one.fate
 
 
-def _reply(code: int, text: str, stage: str) -> Reply:
-    words = " ".join(str(text).split())
-    enhanced = re.match(r"[245]\.\d{1,3}\.\d{1,3}\b", words)
-    return Reply(code, words, stage, enhanced[0] if enhanced else "")
+class _One:
+    """A source of a single message."""
+
+    def __init__(self, offer: Offer) -> None:
+        self.offer: Offer | None = offer
+        self.fate: Reply | NotSent | UnknownOutcome | None = None
+
+    def next(self) -> Offer | None:
+        offer, self.offer = self.offer, None
+        return offer
+
+    async def more(self) -> bool:
+        return False
+
+    def begun(self, offer: Offer) -> None:
+        pass
+
+    def answered(self, offer: Offer, reply: Reply) -> None:
+        self.fate = reply
+
+    def unsent(self, offer: Offer, reason: str) -> None:
+        self.fate = NotSent(reason)
+
+    def unknown(self, offer: Offer, reason: str) -> None:
+        self.fate = UnknownOutcome(reason)
