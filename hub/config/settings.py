@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from datetime import date, timedelta
+from ipaddress import ip_address, ip_network
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
 from hub.clock import parse_duration
 
@@ -185,12 +186,27 @@ class Serves(Section):
     )
 
 
+def _network(text: str) -> str:
+    try:
+        ip_network(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is no address or network; write for example 192.0.2.0/28") from None
+    return text
+
+
 class RelaySection(Section):
     """A way out for mail. Keys beside these belong to the relay's connector (default: smtp)."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
     connector: str = Field("smtp", description="name of the relay's connector, see `hub connectors`")
+    sends_from: list[Annotated[str, AfterValidator(_network)]] = Field(
+        default_factory=list,
+        description="addresses and networks that it delivers from: SPF must let them pass, see `deliverability`",
+    )
+    signs: list[str] = Field(
+        default_factory=list, description="domains (d=) that it adds DKIM signatures of its own for"
+    )
     limits: RelayLimits = Field(RelayLimits(), description="what it may be asked for")
     domains: dict[str, DomainLimits] = Field(
         default_factory=dict,
@@ -256,6 +272,39 @@ class DkimKeySection(Section):
     )
 
 
+def address_and_port(text: str) -> tuple[str, int]:
+    """(address, port) of a name server as it may be written: `9.9.9.9`, `127.0.0.1:5353`, `[::1]:53`. Raises ValueError."""
+    host, port = text, "53"
+    if text.startswith("["):
+        host, _, port = text[1:].partition("]")
+        port = port.removeprefix(":") or "53"
+    elif text.count(":") == 1:
+        host, _, port = text.partition(":")
+    return str(ip_address(host)), int(port)
+
+
+def _nameserver(text: str) -> str:
+    try:
+        address_and_port(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is no name server's address; write for example 9.9.9.9") from None
+    return text
+
+
+class DeliverabilitySection(Section):
+    """SPF, DKIM, DMARC and what the law asks for, proved through DNS before the first mail of a message goes out."""
+
+    gate: Literal["refuse", "warn", "off"] = Field(
+        "refuse",
+        description="refuse: a message that receivers would refuse is not sent; warn: it is sent and the log tells",
+    )
+    nameservers: list[Annotated[str, AfterValidator(_nameserver)]] = Field(
+        default_factory=list, description="DNS servers to ask instead of this machine's, e.g. 9.9.9.9"
+    )
+    timeout: Duration = Field(timedelta(seconds=5), description="how long to wait for one answer")
+    recheck: Duration = Field(timedelta(minutes=15), description="how long a good answer is believed")
+
+
 class BouncesSection(Section):
     """Where delivery status notifications come in."""
 
@@ -299,6 +348,9 @@ class Settings(Section):
     )
     dkim: dict[str, list[DkimKeySection]] = Field(
         default_factory=dict, description="domain -> keys that sign its mails"
+    )
+    deliverability: DeliverabilitySection = Field(
+        DeliverabilitySection(), description="what is asked of DNS before a message's first mail"
     )
     bounces: BouncesSection = Field(BouncesSection(), description="where failure reports come in")
     results: ResultsSection = Field(ResultsSection(), description="how results are read")
