@@ -21,7 +21,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ import psutil
 
 from scripts.benches.common.measured import BenchError, Spent, contend, tail, whole
 from scripts.benches.common.table import Aim, Column, Said, median, ratio, show
-from scripts.benches.sending import install, world
+from scripts.benches.sending import install, message, world
 from scripts.benches.sending.sinks import OwnSink, PostfixSink, Sink
 
 DELAY_MS = 20.0
@@ -54,8 +54,8 @@ CPU_COLUMNS = (
 )  # fmt: skip
 DKIM_COLUMNS = (Column("per_cpu_second", "per CPU s"), *CPU_COLUMNS[1:])
 LATENCY_COLUMNS = (
-    Column("per_second", "messages/s"), Column("cpu_us", "CPU us each"), Column("messages", "messages"),
-    Column("rounds", "rounds"),
+    Column("per_second", "messages/s"), Column("cpu_us", "CPU us each"), Column("size_bytes", "bytes each"),
+    Column("messages", "messages"), Column("rounds", "rounds"),
 )  # fmt: skip
 MEMORY_COLUMNS = (
     Column("messages", "recipients"), Column("peak_mb", "peak MB", 1), Column("start_mb", "at start", 1),
@@ -110,6 +110,8 @@ class Contender:
         found["per_cpu_second"] = round(median(n / s.cpu_seconds for n, s in self.spent), 1)
         found["cpu_us"] = round(1e6 / found["per_cpu_second"], 1)
         found["per_second"] = round(median(n / s.wall_seconds for n, s in self.spent), 1)
+        if "size_bytes" in self.spent[-1][1].told:
+            found["size_bytes"] = self.spent[-1][1].told["size_bytes"]
         if "postgres_cpu" in self.spent[0][1].told:
             found["postgres_us"] = round(median(1e6 * s.told["postgres_cpu"] / n for n, s in self.spent), 1)
             found["with_postgres"] = round(
@@ -163,6 +165,8 @@ class Bench:
     ) -> Spent:  # fmt: skip
         """Queue, let a worker send, and hold the ledger against the sink."""
         self.world.queue(count)
+        if isinstance(sink, OwnSink):
+            sink.ask("reset")
         taken = sink.taken()
         postgres: list[float] = []
 
@@ -179,6 +183,7 @@ class Bench:
             self.world.agree(count, sink.taken() - taken)
         except BenchError as error:
             raise BenchError(f"{error}\n{tail(self.log)}") from None
+        self.look(sink, spent, count, everybody=True)
         spent.told["postgres_cpu"] = postgres[1] - postgres[0]
         return spent
 
@@ -186,13 +191,27 @@ class Bench:
         """A peer's run; the sink must have taken all that it says to have sent."""
 
         def run(count: int) -> Spent:
+            if isinstance(sink, OwnSink):
+                sink.ask("reset")
             taken = sink.taken()
             spent = work(count)
             if (now := sink.taken() - taken - spent.told.get("warmed", 0)) != count:
                 raise BenchError(f"{count} messages were to be sent, the sink took {now}")
+            self.look(sink, spent, count)
             return spent
 
         return run
+
+    def look(self, sink: Sink, spent: Spent, count: int, *, everybody: bool = False) -> None:
+        """Where the sink keeps what it took: note the size of a mail, and hold the last one to what was to be sent."""
+        if not isinstance(sink, OwnSink):
+            return
+        counts = sink.ask("counts")
+        if everybody and counts["recipients"] != count:
+            raise BenchError(f"{count} people were to be written to, {counts['recipients']} were")
+        spent.told["size_bytes"] = round(counts["bytes"] / counts["messages"])
+        if lacking := message.lacks(sink.ask("last").encode("latin-1")):
+            raise BenchError(f"the mail lacks {', '.join(lacking)}")
 
     def smtp_source(self, sink: Sink) -> Callable[[int], Spent]:
         assert self.postfix
@@ -264,16 +283,27 @@ class Bench:
     def dkim(self, sink: Sink) -> list[dict[str, Any]]:
         contenders = []
         if self.wanted("ours-dkim"):
-            if world.signs():
+            if self.signs():
                 contenders.append(Contender("ours-dkim", 700, self.ours(sink, dkim=True)))
             else:
-                self.skip(["ours-dkim"], "this hub cannot sign yet")
+                self.skip(["ours-dkim"], "this hub does not sign")
         if self.wanted("nodemailer-dkim") and self.node_modules:
             contenders.append(Contender("nodemailer-dkim", 250, self.nodemailer(sink, dkim=True)))
         rows = self.rounds("with DKIM", contenders, self.plan.rounds)
         if self.wanted("rsa"):
             rows += self.rsa()
         return rows
+
+    def signs(self) -> bool:
+        """Whether our mails carry a signature."""
+        if not world.signs():
+            return False
+        with ExitStack() as stack:
+            sink = OwnSink(self.log)
+            stack.callback(sink.stop)
+            self.said.step("a signed mail")
+            self.ours(sink, dkim=True)(10)
+            return not message.lacks(sink.ask("last").encode("latin-1"), dkim=True)
 
     def rsa(self) -> list[dict[str, Any]]:
         """Raw signatures a CPU second, by OpenSSL's own bench and by the library that the hub signs with."""
@@ -451,7 +481,7 @@ def _measure(bench: Bench) -> None:
     given = bench.given
     personalised, dkim, latency = [], [], []
     if not given.memory:
-        sink = bench.sink(PostfixSink(bench.postfix) if bench.postfix else OwnSink(bench.log, distinct=True))
+        sink = bench.sink(PostfixSink(bench.postfix) if bench.postfix else OwnSink(bench.log))
         bench.notes.append(f"all but the 20 ms and memory parts send to {sink.title}")
         personalised = bench.personalised(sink)
         dkim = bench.dkim(sink)
@@ -498,6 +528,8 @@ def main() -> int:
     )
     given = parser.parse_args()
     plan = MEMORY if given.memory else QUICK if given.quick else FULL
+    if given.rounds:
+        plan = replace(plan, rounds=given.rounds, latency_rounds=given.rounds)
     with ExitStack() as stack:
         if given.keep:
             given.keep.mkdir(parents=True, exist_ok=True)

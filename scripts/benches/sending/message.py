@@ -6,6 +6,8 @@ a pixel and the footer. All contenders send the same words; the others get their
 
 from __future__ import annotations
 
+import email
+import email.policy
 import re
 from typing import Any
 from urllib.parse import quote
@@ -43,6 +45,8 @@ MJML = """\
         <mj-text>Third: a quiet inbox. Nobody is written to twice for the same reason, and whoever opts out is left alone at
           once, in every system. <a href="https://www.mailyard.example/read/consent">What the law asks for, on one page</a>.
         </mj-text>
+        <mj-text>The workshop takes place on two mornings in November, online, in small groups. You bring one list that you keep
+          by hand today, and go home with one that keeps itself. Recordings and slides are yours afterwards.</mj-text>
         <mj-text>{{ contact.owner }} is your contact for all questions: simply answer this mail, or
           <a href="https://www.mailyard.example/meet?who=owner&amp;topic=plan">choose a time</a> that suits you.</mj-text>
         <mj-divider border-width="1px" border-color="#dddddd" />
@@ -133,6 +137,24 @@ def handlebars(source: str) -> str:
     source = re.sub(r"\{\{ (?:contact\.)?(\w+) \}\}", r"{{\1}}", source)
     source = re.sub(r"\{% if contact\.(\w+) %\}", r"{{#if \1}}", source)
     return source.replace("{% else %}", "{{else}}").replace("{% endif %}", "{{/if}}")
+
+
+def lacks(content: bytes, *, dkim: bool = False) -> list[str]:
+    """What a sent mail lacks of what all contenders are to send; none when it is complete."""
+    mail = email.message_from_bytes(content, policy=email.policy.default)
+    number = re.search(r"\d+", str(mail["to"]))
+    html = mail.get_body(("html",))
+    text = mail.get_body(("plain",))
+    words = {
+        "the city in the text": text is not None and "made with people in " + _CITY[int(number[0]) % len(_CITY)] in
+        " ".join(text.get_content().split()) if number else False,
+        "five tracked links": html is not None and html.get_content().count("/c/") == 5,
+        "the pixel": html is not None and f"{PUBLIC_URL}/o/" in html.get_content(),
+        "the footer": html is not None and POSTAL_ADDRESS.split(",")[0] in html.get_content(),
+        "one-click unsubscription": bool(mail["list-unsubscribe"] and mail["list-unsubscribe-post"]),
+        "a DKIM signature": "d=mailyard.example" in str(mail["dkim-signature"] or "") or not dkim,
+    }  # fmt: skip
+    return [name for name, there in words.items() if not there]
 
 
 def for_peers() -> dict[str, Any]:

@@ -2,8 +2,9 @@
 
     python -m scripts.benches.sending.sink [--delay-ms 20]
 
-It prints `port N`, then on each line of standard input one JSON object: `messages`, `bytes`, `recipients` (different ones),
-`wrong` (messages that are not whole). It ends when standard input does. With a delay, the answers to each batch of
+It prints `port N`, then answers each line of standard input: `counts` with a JSON object of `messages`, `bytes`,
+`recipients` (different ones) and `wrong` (messages that are not whole), `last` with the last message as a JSON string,
+`reset` with `{}`. It ends when standard input does. With a delay, the answers to each batch of
 input go out so much later and in order, whatever the batch holds: what a relay at some distance is like.
 """
 
@@ -26,20 +27,28 @@ EHLO = b"250-sink\r\n250-PIPELINING\r\n250-SIZE 50000000\r\n250-8BITMIME\r\n250-
 class Counts:
     """What all sessions took."""
 
-    def __init__(self, *, distinct: bool) -> None:
+    def __init__(self) -> None:
         self.messages = self.bytes = self.wrong = 0
-        self.distinct = distinct
         self.recipients: set[bytes] = set()
+        self.last = b""
 
-    def told(self) -> str:
-        return json.dumps(
-            {
-                "messages": self.messages,
-                "bytes": self.bytes,
-                "recipients": len(self.recipients) if self.distinct else None,
-                "wrong": self.wrong,
-            }
-        )
+    def took(self, content: bytes, recipient: bytes) -> None:
+        self.messages += 1
+        self.bytes += len(content)
+        self.recipients.add(recipient)
+        if b"\r\n\r\n" not in content or b"\nMessage-ID:" not in content:
+            self.wrong += 1
+        self.last = content
+
+    def told(self, question: str) -> object:
+        if question == "last":
+            return self.last.decode("latin-1")
+        if question == "reset":
+            self.__init__()  # type: ignore[misc]
+            return {}
+        return {
+            "messages": self.messages, "bytes": self.bytes, "recipients": len(self.recipients), "wrong": self.wrong,
+        }  # fmt: skip
 
 
 class Session(asyncio.Protocol):
@@ -95,15 +104,10 @@ class Session(asyncio.Protocol):
                 self.searched = len(self.buffer)
                 return False
             size += 2
-        if b"\r\n\r\n" not in self.buffer[:size] or b"\nMessage-ID:" not in self.buffer[:size]:
-            self.counts.wrong += 1
+        self.counts.took(bytes(self.buffer[:size]), self.recipient)
         del self.buffer[: size + 3]
         self.in_body = False
         self.searched = 0
-        self.counts.messages += 1
-        self.counts.bytes += size
-        if self.counts.distinct:
-            self.counts.recipients.add(self.recipient)
         answers += b"250 2.0.0 Ok\r\n"
         return True
 
@@ -111,7 +115,7 @@ class Session(asyncio.Protocol):
         """Answer one command. Whether it was the last one."""
         verb = line[:4].upper()
         if verb == b"RCPT":
-            self.recipient = line[8:].strip(b"<> ")
+            self.recipient = line[8:].partition(b">")[0].strip(b"< ")
             answers += b"250 2.1.5 Ok\r\n"
         elif verb == b"DATA":
             self.in_body = True
@@ -128,25 +132,21 @@ class Session(asyncio.Protocol):
         return False
 
 
-async def serve(delay_seconds: float, *, distinct: bool) -> None:
+async def serve(delay_seconds: float) -> None:
     """Serve until standard input ends."""
     loop = asyncio.get_running_loop()
-    counts = Counts(distinct=distinct)
-    server = await loop.create_server(
-        lambda: Session(counts, delay_seconds), "127.0.0.1", 0, backlog=128, reuse_address=True
-    )
+    counts = Counts()
+    server = await loop.create_server(lambda: Session(counts, delay_seconds), "127.0.0.1", 0, backlog=128)
     print("port", server.sockets[0].getsockname()[1], flush=True)
-    while await loop.run_in_executor(None, sys.stdin.readline):
-        print(counts.told(), flush=True)
+    while question := await loop.run_in_executor(None, sys.stdin.readline):
+        print(json.dumps(counts.told(question.strip())), flush=True)
     server.close()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--delay-ms", type=float, default=0.0)
-    parser.add_argument("--distinct", action="store_true", help="count different recipients, too")
-    arguments = parser.parse_args()
-    run(serve(arguments.delay_ms / 1000, distinct=arguments.distinct))
+    run(serve(parser.parse_args().delay_ms / 1000))
 
 
 if __name__ == "__main__":

@@ -36,12 +36,13 @@ class Sink(Protocol):
 class OwnSink:
     """`scripts.benches.sending.sink`."""
 
-    def __init__(self, log: Path, *, delay_ms: float = 0.0, distinct: bool = False) -> None:
+    def __init__(self, log: Path, *, delay_ms: float = 0.0) -> None:
         self.title = f"our own sink, answers after {delay_ms:g} ms" if delay_ms else "our own sink"
         command = [sys.executable, "-m", "scripts.benches.sending.sink", "--delay-ms", str(delay_ms)]
+        self._turn = threading.Lock()
         with log.open("ab") as errors:
             self._process = subprocess.Popen(
-                command + ["--distinct"] * distinct,
+                command,
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True,
             )  # fmt: skip
         assert self._process.stdout
@@ -50,15 +51,16 @@ class OwnSink:
             raise BenchError(f"the sink did not start: {log.read_text()[-500:]}")
         self.port = int(port)
 
-    def counts(self) -> dict[str, Any]:
-        """messages, bytes, recipients (different ones, if asked for), wrong."""
+    def ask(self, question: str) -> Any:
+        """`counts`, `last` or `reset`, see the sink."""
         assert self._process.stdin and self._process.stdout
-        self._process.stdin.write("?\n")
-        self._process.stdin.flush()
-        return dict(json.loads(self._process.stdout.readline()))
+        with self._turn:
+            self._process.stdin.write(f"{question}\n")
+            self._process.stdin.flush()
+            return json.loads(self._process.stdout.readline())
 
     def taken(self) -> int:
-        counts = self.counts()
+        counts = self.ask("counts")
         if counts["wrong"]:
             raise BenchError(f"{counts['wrong']} messages were not whole")
         return int(counts["messages"])

@@ -1,0 +1,76 @@
+"""The benches end with figures in one shape, and that of sending fails unless ledger and relay agree on every mail."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+RATIOS = {
+    "vs_nodemailer",
+    "vs_smtp_source",
+    "dkim_vs_nodemailer",
+    "dkim_vs_rsa",
+    "latency_vs_aiosmtplib",
+    "peak_mb",
+}
+
+
+def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
+    environ = {**os.environ, "HUB_BENCH_PYTHON": sys.executable}
+    return subprocess.run(
+        [ROOT / "scripts/bench", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environ,
+        timeout=120,
+    )
+
+
+@pytest.fixture(scope="module")
+def sent() -> dict[str, Any]:
+    """A bench of few mails, with the contenders that need no program of others."""
+    names = ("ours", "aiosmtplib", "ours-20ms", "aiosmtplib-20ms", "memory")
+    done = bench(
+        "send", "--quick", "--json", "--no-install", "--rounds", "1", "--messages", "500", "--only", *names
+    )
+    assert done.returncode == 0, done.stderr
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+def test_a_bench_of_sending_counts_every_mail_and_ends_with_one_object(sent: dict[str, Any]) -> None:
+    assert sent["bench"] == "send"
+    assert set(sent["ratios"]) == RATIOS
+    rows = {row["name"]: row for row in sent["rows"]}
+    assert set(rows) == {"ours", "aiosmtplib", "ours-20ms", "aiosmtplib-20ms", "memory"}
+    assert rows["ours"]["messages"] == 500
+    assert rows["ours"]["per_cpu_second"] > 0
+    assert rows["ours"]["postgres_us"] > 0
+
+
+def test_contenders_send_mails_of_one_size(sent: dict[str, Any]) -> None:
+    sizes = {row["name"]: row["size_bytes"] for row in sent["rows"] if "size_bytes" in row}
+    assert len(sizes) >= 3
+    assert all(10_000 < size < 11_000 for size in sizes.values()), sizes
+
+
+def test_ratios_follow_from_the_rows(sent: dict[str, Any]) -> None:
+    rows = {row["name"]: row for row in sent["rows"]}
+    shown = rows["ours-20ms"]["per_second"] / rows["aiosmtplib-20ms"]["per_second"]
+    assert sent["ratios"]["latency_vs_aiosmtplib"] == pytest.approx(shown, abs=0.001)
+    assert sent["ratios"]["peak_mb"] == rows["memory"]["peak_mb"] > 0
+    assert sent["ratios"]["vs_nodemailer"] is None
+
+
+def test_without_a_name_the_benches_are_listed_and_an_unknown_one_is_refused() -> None:
+    listed = bench()
+    assert listed.returncode == 0
+    assert "send " in listed.stdout
+    assert bench("../env").returncode == 2
