@@ -520,6 +520,7 @@ def main() -> int:
         "--only", nargs="+", default=[], metavar="ROW", help="only these rows, by their names in the table"
     )
     parser.add_argument("--messages", type=int, metavar="N", help="at most so many in a contender's round")
+    parser.add_argument("--rounds", type=int, metavar="N", help="so many rounds")
     parser.add_argument(
         "--no-install", action="store_true", help="leave out contenders that are programs of others"
     )
