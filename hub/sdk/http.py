@@ -7,12 +7,15 @@ A call ends in a `Response`, or in a typed `VendorError`: `Retry` and `QuotaExha
 from __future__ import annotations
 
 import asyncio
+import logging
+import math
 import random
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Protocol, TypeVar
@@ -32,17 +35,29 @@ T = TypeVar("T")
 ATTEMPTS = 5
 MAX_PAUSE_SECONDS = 30.0
 """A vendor that asks for a longer pause ends the run instead; it resumes by itself."""
+LONGEST_RETRY_AFTER_SECONDS = 7 * 86_400.0
+"""A vendor that asks for more, or for nonsense, is asked again after so long."""
 MAX_BODY_BYTES = 64 * 1024 * 1024
 RETRIED = frozenset({408, 423, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524})
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
 
 
+_SECRET_FORM = re.compile(r"token|secret|password|assertion|code")
+
+for _name in (
+    "httpx",
+    "httpcore",
+):  # they would log whole addresses, and some vendors want a secret in the query
+    logging.getLogger(_name).setLevel(logging.WARNING)
+
+
 class Auth(Protocol):
-    """Puts credentials on a request. `renew` is asked once after a 401 and says whether a retry makes sense."""
+    """Puts credentials on a request. `renew` is asked once after a 401, with the headers that were refused, and says
+    whether a retry makes sense."""
 
     async def headers(self) -> Mapping[str, str]: ...
 
-    async def renew(self) -> bool: ...
+    async def renew(self, refused: Mapping[str, str]) -> bool: ...
 
 
 class Bearer:
@@ -57,7 +72,7 @@ class Bearer:
     async def headers(self) -> Mapping[str, str]:
         return {"Authorization": f"Bearer {self._token}"}
 
-    async def renew(self) -> bool:
+    async def renew(self, refused: Mapping[str, str]) -> bool:
         return False
 
 
@@ -199,8 +214,8 @@ class Http:
             repeatable = method in SAFE_METHODS
         body = msgspec.json.encode(json) if json is not None else content
         kinds = {"Content-Type": "application/json"} if json is not None else {}
-        renewed = False
-        for attempt in range(1, attempts + 1):
+        renewed, attempt = False, 0
+        while attempt < attempts:
             await admit(
                 self.quota,
                 self.account,
@@ -210,16 +225,22 @@ class Http:
                 share=self.share,
                 sleep=self.sleep,
             )
+            attempt += 1
             try:
                 credentials = dict(await self.auth.headers()) if self.auth else {}
                 response = await self._once(
                     method, path, params, form, body, {**kinds, **(headers or {}), **credentials}
                 )
                 self.stats.by_status[response.status] += 1
-                if response.status == 401 and not renewed and self.auth and await self.auth.renew():
-                    renewed = True
+                if (
+                    response.status == 401
+                    and not renewed
+                    and self.auth
+                    and await self.auth.renew(credentials)
+                ):
+                    renewed, attempt = True, attempt - 1
                     continue
-                return self._checked(response, expect_json, path)
+                return self._checked(_discreet(response, credentials, form), expect_json, path)
             except Unclear as error:
                 if not repeatable:
                     raise
@@ -264,8 +285,9 @@ class Http:
         `work` gets the Authorization header's value. `translate` reads the SDK's exceptions; what it does not
         know is raised as it is.
         """
-        renewed = False
-        for attempt in range(1, attempts + 1):
+        renewed, attempt = False, 0
+        while attempt < attempts:
+            attempt += 1
             await admit(
                 self.quota, self.account, self.limits, scope=scope, share=self.share, sleep=self.sleep
             )
@@ -284,8 +306,8 @@ class Http:
                     raise
                 failure = known
             self.stats.by_status[failure.status] += 1
-            if failure.status == 401 and not renewed and self.auth and await self.auth.renew():
-                renewed = True
+            if failure.status == 401 and not renewed and self.auth and await self.auth.renew(credentials):
+                renewed, attempt = True, attempt - 1
                 continue
             if isinstance(failure, QuotaExhausted):
                 await self.quota.pause(
@@ -363,7 +385,11 @@ class Http:
 
     def _url(self, path: str) -> str:
         if not path.startswith("/") or path.startswith("//"):
-            if urlsplit(path)[:2] != urlsplit(self.base_url)[:2]:
+            try:
+                own = urlsplit(path)[:2] == urlsplit(self.base_url)[:2]
+            except ValueError:
+                own = False
+            if not own:
                 raise FixNeeded(
                     "a call outside the vendor's own host was refused", code="FOREIGN_URL", where=self.account
                 )
@@ -395,12 +421,26 @@ def retry_after(headers: Mapping[str, str], now: Callable[[], datetime] = lambda
     if not value:
         return 0.0
     try:
-        return max(0.0, float(value))
+        seconds = float(value)
     except ValueError:
         try:
-            return max(0.0, (parsedate_to_datetime(value) - now()).total_seconds())
-        except (ValueError, TypeError):
+            seconds = (parsedate_to_datetime(value) - now()).total_seconds()
+        except (ValueError, TypeError, OverflowError):
             return 0.0
+    return min(max(0.0, seconds), LONGEST_RETRY_AFTER_SECONDS) if math.isfinite(seconds) else 0.0
+
+
+def _discreet(response: Response, credentials: Mapping[str, str], form: Mapping[str, str] | None) -> Response:
+    """A refusal without the secrets of its request: some vendors quote what they refuse, and errors quote vendors."""
+    if 200 <= response.status < 300:
+        return response
+    secrets = [value.split()[-1] for value in credentials.values() if value.strip()]
+    secrets += [value for key, value in (form or {}).items() if _SECRET_FORM.search(key)]
+    body = response.body
+    for secret in secrets:
+        if len(secret) >= 8:
+            body = body.replace(secret.encode(), b"***")
+    return replace(response, body=body)
 
 
 def message_of(body: bytes) -> str:

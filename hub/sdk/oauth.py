@@ -86,28 +86,35 @@ class OAuth:
         self.connection, self.store, self.clock = connection, store, clock
         self.http, self.token_path, self.grant = http, token_path, grant
         self._token: Token | None = None
+        # One of this object's callers asks the store, the others wait here, where they hold nothing.
+        self._turn = asyncio.Lock()
 
     def __repr__(self) -> str:
         return f"OAuth({self.connection!r})"
 
     async def headers(self) -> Mapping[str, str]:
         if not self._usable(self._token):
-            self._token = await self._renewed(stale=None)
+            async with self._turn:
+                if not self._usable(self._token):
+                    self._token = await self._renewed(stale="")
         assert self._token is not None
-        return {"Authorization": f"Bearer {self._token.access}"}
+        return _bearer(self._token)
 
-    async def renew(self) -> bool:
-        """After a 401: take the token that another process has got meanwhile, or get one."""
-        self._token = await self._renewed(stale=self._token)
+    async def renew(self, refused: Mapping[str, str]) -> bool:
+        """After a 401: take the token that another caller or process has got meanwhile, or get one."""
+        async with self._turn:
+            if self._token is None or _bearer(self._token) == dict(refused) or not self._usable(self._token):
+                stale = refused.get("Authorization", "").removeprefix("Bearer ")
+                self._token = await self._renewed(stale=stale)
         return True
 
     def _usable(self, token: Token | None) -> bool:
         return token is not None and token.expires_at - MARGIN > self.clock.wall()
 
-    async def _renewed(self, stale: Token | None) -> Token:
+    async def _renewed(self, stale: str) -> Token:
         async with self.store.lease(self.connection) as lease:
             known = lease.token
-            if known is not None and self._usable(known) and (stale is None or known.access != stale.access):
+            if known is not None and self._usable(known) and known.access != stale:
                 return known
             lease.token = await self._ask(known.refresh if known else "")
             return lease.token
@@ -130,3 +137,7 @@ class OAuth:
             self.clock.wall() + timedelta(seconds=seconds),
             answer.get("refresh_token") or refresh,
         )
+
+
+def _bearer(token: Token) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token.access}"}

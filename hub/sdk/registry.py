@@ -29,9 +29,8 @@ def _modules() -> tuple[dict[str, ModuleType], dict[str, str]]:
     for name, value in wanted.items():
         try:
             module = importlib.import_module(value)
-        except (
-            Exception
-        ) as error:  # a stranger's plug-in may fail in any way; it is named, and the others go on
+        except (Exception, SystemExit) as error:
+            # A stranger's plug-in may fail in any way; it is named, and the others go on.
             broken[name] = f"{type(error).__name__}: {error}"
             continue
         if not hasattr(module, "connector") and not hasattr(module, "relay"):
