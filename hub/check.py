@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from email.utils import parseaddr
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -16,6 +17,7 @@ from urllib.parse import urlsplit
 from pydantic import ValidationError
 
 from hub import mapping as mappings
+from hub.config.countries import COUNTRIES
 from hub.config.loading import Config, nearest, read, shape_problems
 from hub.config.settings import Send, SetFields, Step, When
 from hub.document import At, Problem, Problems
@@ -23,6 +25,8 @@ from hub.document import load as load_document
 from hub.errors import ConfigError, RuleError
 from hub.lists import in_order
 from hub.mail import dkim, template
+from hub.mail.providers import PROVIDERS, receiver
+from hub.mail.routing import in_orders, serves
 from hub.rules import Catalog, parse
 from hub.rules import problems as rule_problems
 from hub.sdk import registry
@@ -297,6 +301,7 @@ class _Checker:
                 self._wrong(("relays", name, "connector"), what, nearest(section.connector, kinds))
                 continue
             self._own(("relays", name), kinds[section.connector].Settings, section.own)
+        self._ways()
         if self.settings.messages and not self._names("relays"):
             self._wrong(("messages",), "there are messages and no relay to send them", "add relays", key=True)
 
@@ -311,6 +316,50 @@ class _Checker:
                     given = self.document.data["dkim"][domain][number]
                     key = "private_key_file" if "private_key_file" in given else "private_key"
                     self._wrong(("dkim", domain, number, key), error.what, error.fix)
+
+    def _ways(self) -> None:
+        """What relays serve, their plans and weights, and whether every message has a way out."""
+        for name, section in self.settings.relays.items():
+            at: At = ("relays", name)
+            for number, purpose in enumerate(section.serves.purposes):
+                self._known((*at, "serves", "purposes", number), "purpose", purpose, self._names("purposes"))
+            for number, code in enumerate(section.serves.countries):
+                if code.upper() not in COUNTRIES:
+                    fix = "write its two letters of ISO 3166-1, e.g. DE; the United Kingdom is GB"
+                    self._wrong((*at, "serves", "countries", number), f"{code!r} is no country", fix)
+            self._receivers(at, section.domains)
+            plan = section.warm_up.plan if section.warm_up else []
+            for number, (before, mails) in enumerate(pairwise(plan), start=1):
+                if mails < before:
+                    what = f"the warm-up plan goes down on day {number + 1}, from {before} to {mails}"
+                    self._wrong((*at, "warm_up", "plan", number), what, "let each day allow as many or more")
+        for order, names in in_orders(self.settings.relays).items():
+            if not any(self.settings.relays[name].weight for name in names):
+                what = f"every relay of order {order} has the weight 0"
+                self._wrong(("relays", names[0], "weight"), what, "give one of them a weight above 0")
+        if set(self.settings.relays) == self._names("relays"):
+            self._messages_have_a_way()
+
+    def _receivers(self, at: At, domains: Iterable[str]) -> None:
+        """Each receiver once, by a domain or by a provider's name."""
+        seen: dict[str, str] = {}
+        for key in domains:
+            who = receiver(key.lower())
+            if who not in PROVIDERS and "." not in who:
+                fix = nearest(key, PROVIDERS)
+                self._wrong((*at, "domains", key), f"{key!r} is no domain and no provider", fix, key=True)
+            elif who in seen:
+                what = f"{key} is the same receiver as {seen[who]}"
+                self._wrong((*at, "domains", key), what, "keep one of them", key=True)
+            seen.setdefault(who, key)
+
+    def _messages_have_a_way(self) -> None:
+        for name, message in self.settings.messages.items():
+            domain = parseaddr(message.from_)[1].rpartition("@")[2]
+            relays = self.settings.relays.values()
+            if relays and not any(serves(relay, message.purpose, domain, None) for relay in relays):
+                what = f"no relay may carry message {name}: none serves {message.purpose} from {domain}"
+                self._wrong(("messages", name), what, "see `serves` of the relays", key=True)
 
     def _web(self) -> None:
         url = urlsplit(self.settings.web.public_url)

@@ -214,7 +214,10 @@ class RelaySection(Section):
     )
     warm_up: WarmUp | None = Field(None, description="a plan for a relay that is new to its receivers")
     serves: Serves = Field(Serves(), description="what it may carry")
-    order: int = Field(0, description="relays of a lower order are tried first")
+    order: int | None = Field(
+        None,
+        description="a lower one is tried first, relays of the same one share; default: its place in hub.yaml, from 1",
+    )
     weight: float = Field(
         1.0, ge=0, description="its share among the relays of its order; 0: only when they fail"
     )

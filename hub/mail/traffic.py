@@ -1,0 +1,316 @@
+"""How much mail goes which way: routes, limits, warm-up plans, slowing, and breakers, shared by all workers.
+
+How the sender uses it:
+
+    async with Traffic(db, clock, settings.relays, worker=name) as traffic:
+        order = traffic.routes(purpose, from_domain, country, delivery.id)  # at claim; () = no relay may carry it
+        gate = traffic.gate(order[0])           # those that are to be left alone stand last: ask `gate.usable()`
+        places = await traffic.reserve(gate.name, 400)  # before claiming so many for it; what is not needed:
+        traffic.give_back(gate.name, unneeded)
+        gate.sessions()                         # how many sessions may be open now
+        gate.wait_seconds(domain)               # in `Source.next`: 0.0 = offer it now, it is counted; else later
+        gate.told(domain, reply)                # each mail that went through ends with one of these three
+        gate.unsent(domain)
+        gate.unknown(domain)
+        gate.session_failed(reason, login=False)    # not opened, or ended without an answer
+        gate.session_worked()                   # at its first answer
+        gate.pipelining = relay.pipelining      # what was learned; before the first session it is the other way round
+        await traffic.flush()                   # every second or so: tells and hears
+
+`routes`, `gate` and all that a gate does are plain calls. Limits of a minute and longer are kept in PostgreSQL and are
+never overstepped by all workers together: places are reserved there first, and those of a worker that was killed
+count as used once its lease is over. A limit of a second is divided among the workers that use the relay at the
+time; a worker that comes is known to the others a moment later. Windows are counted on the hub's clock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import secrets
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from hub.clock import Clock
+from hub.config.settings import RelaySection
+from hub.mail.gate import SAFE_SECONDS, Gate, Lane, Purse
+from hub.mail.providers import receiver
+from hub.mail.routing import Routing, in_orders
+from hub.mail.windows import receiver_limits, relay_limits, warming
+from hub.store import relays
+from hub.store.database import Connection, Database
+from hub.store.relays import Ask, Given, Slowed
+
+REMEMBERED = timedelta(hours=6)
+"""Who was slowed is so again after a restart, unless that is longer ago."""
+TIDY_SECONDS = 300.0
+IDLE_FLUSHES = 3
+
+
+@dataclass(slots=True)
+class _Deal:
+    """An ask and the purse that it is for."""
+
+    gate: Gate
+    purse: Purse
+    ask: Ask
+
+
+class Traffic:
+    """All relays of a hub, as one worker sees them. Open it with `async with`."""
+
+    def __init__(
+        self,
+        db: Database,
+        clock: Clock,
+        sections: Mapping[str, RelaySection],
+        *,
+        worker: str,
+        monotonic: Callable[[], float] = time.monotonic,
+        dice: Callable[[], float] = random.random,
+    ) -> None:
+        self.db, self.clock = db, clock
+        self.holder = f"{worker}:{secrets.token_hex(4)}"
+        self._routing = Routing(sections)
+        self._gates = {name: Gate(name, section, monotonic, dice) for name, section in sections.items()}
+        self._monotonic = monotonic
+        self._turn = asyncio.Lock()
+        self._noted_slow: dict[tuple[str, str], Slowed] = {}
+        self._noted_pipelining: dict[str, str | None] = {}
+        self._tidied = monotonic()
+
+    async def __aenter__(self) -> Traffic:
+        async with self.db.connection() as conn:
+            states = await relays.states(conn, self.holder)
+            slowed = await relays.slowed(conn, changed_after=self.clock.now() - REMEMBERED)
+        for name, state in states.items():
+            if (gate := self._gates.get(name)) is not None:
+                gate.breaker.adopt(state)
+                gate.pipelining = self._noted_pipelining[name] = state.pipelining
+        for row in slowed:
+            if (gate := self._gates.get(row.relay)) is not None:
+                gate.resume_slow(row)
+                self._noted_slow[row.relay, row.receiver] = row
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Tell what is not told, and give back every place."""
+        for gate in self._gates.values():
+            gate.purse.promised = 0
+        async with self._turn:
+            await self._talk(last=True)
+            await self.db.repeated(lambda conn: relays.leave(conn, self.holder))
+
+    def gate(self, relay: str) -> Gate:
+        """What is asked for each mail and each session of a relay."""
+        return self._gates[relay]
+
+    def routes(self, purpose: str, from_domain: str, country: str, delivery: int) -> tuple[str, ...]:
+        """Relays in the order to try them, the same for a delivery each time; those to be left alone stand last.
+
+        Empty when none may carry it. `country` is empty when it is unknown.
+        """
+        found = self._routing.routes(purpose, from_domain, country, delivery)
+        if all(not self._gates[name].breaker.open for name in found):
+            return found
+        good: list[str] = []
+        bad: list[str] = []
+        for name in found:
+            breaker = self._gates[name].breaker
+            # An open relay is probed with a mail that would have gone its way, not with one that has a better way.
+            leads = not breaker.open or (not good and breaker.leads())
+            (good if leads else bad).append(name)
+        return (*good, *bad)
+
+    async def reserve(self, relay: str, wanted: int) -> int:
+        """Places for up to so many mails in all windows of a relay. Each is used by `wait_seconds` or given back."""
+        gate, purse = self._gates[relay], self._gates[relay].purse
+        if not gate.metered and (purse.known or not gate.section.limits.per_second):
+            return wanted
+        async with self._turn:
+            missing = wanted - self._spare(purse) if gate.metered else 0
+            if missing > 0 or not purse.known:
+                deals = [self._relay_deal(gate, max(0, missing))]
+                deals += [
+                    self._lane_deal(gate, e, e.purse) for e in gate.lanes() if e.purse and e.purse.starved
+                ]
+                await self._exchange(deals)
+            if not gate.metered:
+                return wanted
+            granted = max(0, min(wanted, self._spare(purse)))
+            purse.promised += granted
+            return granted
+
+    def give_back(self, relay: str, count: int) -> None:
+        """Places of `reserve` that no mail will use."""
+        purse = self._gates[relay].purse
+        purse.promised = max(0, purse.promised - count)
+
+    def room_in_seconds(self, relay: str) -> float:
+        """After `reserve` gave less than was wanted: when there may be more."""
+        return max(0.0, self._gates[relay].purse.room_at - self._monotonic())
+
+    async def flush(self) -> None:
+        """Tell the others what happened here, and hear what happened there."""
+        async with self._turn:
+            await self._talk()
+            if self._monotonic() - self._tidied >= TIDY_SECONDS:
+                self._tidied = self._monotonic()
+                await self.db.repeated(lambda conn: relays.forget(conn, now=self.clock.now()))
+
+    # --- places ---------------------------------------------------------------------------------------------
+
+    def _spare(self, purse: Purse) -> int:
+        return purse.held - purse.promised if self._monotonic() < purse.good_until else 0
+
+    def _relay_deal(self, gate: Gate, wanted: int, *, last: bool = False) -> _Deal:
+        purse = gate.purse
+        purse.idle = 0 if purse.used or purse.promised or wanted else purse.idle + 1
+        keep = purse.held if purse.idle < IDLE_FLUSHES and not last else min(purse.held, purse.promised)
+        purse.held = keep
+        stay = purse.idle < IDLE_FLUSHES and not last
+        limits = relay_limits(gate.section, self.clock.now())
+        before = gate.metered and purse.known and bool(keep or purse.used)
+        return _Deal(
+            gate, purse,
+            Ask(gate.name, "", self.holder, purse.used, keep, wanted, limits, before, stay),
+        )  # fmt: skip
+
+    def _lane_deal(self, gate: Gate, lane: Lane, purse: Purse, *, last: bool = False) -> _Deal:
+        wish = 0 if last else purse.wish()
+        keep = purse.held = min(purse.held, wish)
+        before = purse.known and bool(keep or purse.used)
+        return _Deal(
+            gate, purse,
+            Ask(gate.name, lane.receiver, self.holder, purse.used, keep, wish - keep, lane.limits, before, stay=False),
+        )  # fmt: skip
+
+    def _deals(self, *, last: bool = False) -> list[_Deal]:
+        """What is to be told and asked of every relay and receiver now."""
+        found = []
+        for gate in self._gates.values():
+            purse = gate.purse
+            if purse.known or purse.used or purse.promised:
+                missing = 0 if last or not gate.metered else max(0, purse.promised - purse.held)
+                found.append(self._relay_deal(gate, missing, last=last))
+            for lane in gate.lanes():
+                p = lane.purse
+                if p and (p.known or p.used or p.starved):
+                    found.append(self._lane_deal(gate, lane, p, last=last))
+        return found
+
+    async def _exchange(self, deals: list[_Deal]) -> None:
+        began = self._monotonic()
+        given = await self.db.repeated(lambda conn: self._ask(conn, deals))
+        self._apply(deals, given, began)
+
+    async def _ask(self, conn: Connection, deals: list[_Deal]) -> list[Given]:
+        now = self.clock.now()
+        deals.sort(key=lambda deal: (deal.ask.relay, deal.ask.scope))
+        return [await relays.exchange(conn, deal.ask, now=now) for deal in deals]
+
+    def _apply(self, deals: list[_Deal], given: list[Given], began: float) -> None:
+        for deal, answer in zip(deals, given, strict=True):
+            purse, ask = deal.purse, deal.ask
+            purse.used -= ask.used
+            if answer.lost:
+                purse.held = 0
+            purse.held += answer.granted
+            purse.known = ask.stay or ask.keep + answer.granted > 0
+            purse.good_until = began + SAFE_SECONDS
+            purse.room_at = began + answer.room_in_seconds if answer.granted < ask.wanted else 0.0
+            if not ask.scope:
+                deal.gate.shared_by(answer.workers)
+
+    # --- everything else ------------------------------------------------------------------------------------
+
+    async def _talk(self, *, last: bool = False) -> None:
+        for gate in self._gates.values():
+            gate.turn_page()
+        deals = self._deals(last=last)
+        slowed = {
+            (name, who): row for name, gate in self._gates.items() for who, row in gate.slowed().items()
+        }
+        changed = [row for key, row in slowed.items() if _differs(row, self._noted_slow.get(key))]
+        freed = sorted(self._noted_slow.keys() - slowed.keys())
+        news = {name: gate.breaker.news for name, gate in self._gates.items() if gate.breaker.news}
+        learned = {
+            n: g.pipelining for n, g in self._gates.items() if g.pipelining != self._noted_pipelining.get(n)
+        }
+        pauses = {name: self._gates[name].breaker.pause_seconds() for name in news}
+
+        async def work(conn: Connection) -> tuple[list[Given], dict[str, relays.State]]:
+            now = self.clock.now()
+            given = await self._ask(conn, deals)
+            for name, gate in sorted(self._gates.items()):
+                if name in learned:
+                    await relays.learned(conn, name, learned[name])
+                if news.get(name) == "closed":
+                    await relays.closed(conn, name, now=now)
+                elif news.get(name) == "open":
+                    await relays.opened(
+                        conn, name, self.holder, gate.breaker.reason, pause_seconds=pauses[name], now=now
+                    )
+                elif gate.breaker.open and gate.breaker.missed and not last:
+                    await relays.take_probe(conn, name, self.holder)
+            await relays.keep_slowed(conn, changed, freed, now=now)
+            return given, await relays.states(conn, self.holder)
+
+        began = self._monotonic()
+        given, states = await self.db.repeated(work)
+        self._apply(deals, given, began)
+        self._noted_pipelining |= learned
+        for name, gate in self._gates.items():
+            if gate.breaker.news == news.get(name, ""):  # nothing new meanwhile
+                gate.breaker.news = ""
+                gate.breaker.adopt(states.get(name, relays.State(name)))
+            if gate.pipelining is None and name in states:
+                gate.pipelining = self._noted_pipelining[name] = states[name].pipelining
+        self._noted_slow |= {(row.relay, row.receiver): row for row in changed}
+        for key in freed:
+            del self._noted_slow[key]
+
+
+def _differs(row: Slowed, noted: Slowed | None) -> bool:
+    """Whether a rate is worth noting again: it is kept coarsely."""
+    return noted is None or not 0.8 < row.per_second / noted.per_second < 1.25
+
+
+async def overview(db: Database, clock: Clock, sections: Mapping[str, RelaySection]) -> list[dict[str, Any]]:
+    """For people: how each relay is, what was used of its windows, its warm-up, and who asked for less."""
+    now = clock.now()
+    orders = {name: order for order, names in in_orders(sections).items() for name in names}
+    found = []
+    for name, section in sections.items():
+        async with db.connection() as conn:
+            known = await relays.overview(conn, name, now=now)
+        used = known.pop("used")
+        stage = warming(section.warm_up, now) if section.warm_up else None
+        by_receiver = {key: receiver_limits(section, limits) for key, limits in section.domains.items()}
+        found.append(
+            {
+                "relay": name,
+                **known,
+                "order": orders[name],
+                "weight": section.weight,
+                "windows": _windows(used.get("", {}), relay_limits(section, now)),
+                "warm_up": {"day": stage.day, "allowance": stage.allowance} if stage else None,
+                "receivers": {
+                    key: _windows(used.get(receiver(key.lower()), {}), limits)
+                    for key, limits in by_receiver.items()
+                },
+            }
+        )
+    return found
+
+
+def _windows(used: Mapping[str, int], limits: Mapping[str, int]) -> dict[str, dict[str, int | None]]:
+    """span -> used and limit, for spans that are limited or were used."""
+    return {
+        span: {"used": used.get(span, 0), "limit": limits.get(span)}
+        for span in relays.SPANS
+        if span in limits or used.get(span)
+    }
