@@ -25,7 +25,7 @@ from hub.document import load as load_document
 from hub.errors import ConfigError, RuleError
 from hub.lists import in_order
 from hub.mail import dkim, template
-from hub.mail.providers import PROVIDERS, receiver
+from hub.mail.providers import PROVIDERS, receiver_of
 from hub.mail.routing import in_orders, serves
 from hub.rules import Catalog, parse
 from hub.rules import problems as rule_problems
@@ -344,7 +344,7 @@ class _Checker:
         """Each receiver once, by a domain or by a provider's name."""
         seen: dict[str, str] = {}
         for key in domains:
-            who = receiver(key.lower())
+            who = receiver_of(key.lower())
             if who not in PROVIDERS and "." not in who:
                 fix = nearest(key, PROVIDERS)
                 self._wrong((*at, "domains", key), f"{key!r} is no domain and no provider", fix, key=True)

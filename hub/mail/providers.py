@@ -32,7 +32,7 @@ PROVIDERS: dict[str, tuple[str, ...]] = {
 _RECEIVER = {domain: name for name, domains in PROVIDERS.items() for domain in domains}
 
 
-def receiver(domain: str) -> str:
+def receiver_of(domain: str) -> str:
     """Who takes mail for a domain: `gmail`, `yahoo`, `microsoft`, or the domain itself. Also takes a receiver's name."""
     return _RECEIVER.get(domain, domain)
 

@@ -3,21 +3,21 @@
 How the sender uses it:
 
     async with Traffic(db, clock, settings.relays, worker=name) as traffic:
-        order = traffic.routes(purpose, from_domain, country, delivery.id)  # at claim; () = no relay may carry it
-        gate = traffic.gate(order[0])           # those that are to be left alone stand last: ask `gate.usable()`
-        places = await traffic.reserve(gate.name, 400)  # before claiming so many for it; what is not needed:
-        traffic.give_back(gate.name, unneeded)
-        gate.sessions()                         # how many sessions may be open now
-        gate.wait_seconds(domain)               # in `Source.next`: 0.0 = offer it now, it is counted; else later
-        gate.told(domain, reply)                # each mail that went through ends with one of these three
-        gate.unsent(domain)
-        gate.unknown(domain)
-        gate.session_failed(reason, login=False)    # not opened, or ended without an answer
-        gate.session_worked()                   # at its first answer
-        gate.pipelining = relay.pipelining      # what was learned; before the first session it is the other way round
-        await traffic.flush()                   # every second or so: tells and hears
+        order = traffic.routes(purpose, from_domain, country, delivery.id)  # (): no relay may carry it
+        way = traffic.way(order[0])          # those that are to be left alone stand last: ask `way.usable()`
+        places = await traffic.reserve(way.name, 400)  # before it is given so many mails
+        traffic.give_back(way.name, count)   # places that no mail needs after all
+        way.sessions()                       # how many sessions may be open now
+        way.wait_seconds(domain)             # in `Source.next`: 0.0 = offer it now, it is counted; else later
+        way.told(domain, reply)              # each mail that was counted ends with one of these three
+        way.unsent(domain)
+        way.unknown(domain)
+        way.session_failed(reason, login=False)  # it did not open, or ended without an answer
+        way.session_worked()                 # at an answer
+        way.pipelining                       # what is remembered; set it to what was learned
+        await traffic.flush()                # every second or so: tells and hears
 
-`routes`, `gate` and all that a gate does are plain calls. Limits of a minute and longer are kept in PostgreSQL and are
+`routes`, `way` and all that a way does are plain calls. Limits of a minute and longer are kept in PostgreSQL and are
 never overstepped by all workers together: places are reserved there first, and those of a worker that was killed
 count as used once its lease is over. A limit of a second is divided among the workers that use the relay at the
 time; a worker that comes is known to the others a moment later. Windows are counted on the hub's clock.
@@ -36,9 +36,9 @@ from typing import Any
 
 from hub.clock import Clock
 from hub.config.settings import RelaySection
-from hub.mail.gate import SAFE_SECONDS, Gate, Lane, Purse
-from hub.mail.providers import receiver
+from hub.mail.providers import receiver_of
 from hub.mail.routing import Routing, in_orders
+from hub.mail.way import SAFE_SECONDS, Purse, Receiver, Way
 from hub.mail.windows import receiver_limits, relay_limits, warming
 from hub.store import relays
 from hub.store.database import Connection, Database
@@ -54,7 +54,7 @@ IDLE_FLUSHES = 3
 class _Deal:
     """An ask and the purse that it is for."""
 
-    gate: Gate
+    way: Way
     purse: Purse
     ask: Ask
 
@@ -75,7 +75,7 @@ class Traffic:
         self.db, self.clock = db, clock
         self.holder = f"{worker}:{secrets.token_hex(4)}"
         self._routing = Routing(sections)
-        self._gates = {name: Gate(name, section, monotonic, dice) for name, section in sections.items()}
+        self._ways = {name: Way(name, section, monotonic, dice) for name, section in sections.items()}
         self._monotonic = monotonic
         self._turn = asyncio.Lock()
         self._noted_slow: dict[tuple[str, str], Slowed] = {}
@@ -87,26 +87,26 @@ class Traffic:
             states = await relays.states(conn, self.holder)
             slowed = await relays.slowed(conn, changed_after=self.clock.now() - REMEMBERED)
         for name, state in states.items():
-            if (gate := self._gates.get(name)) is not None:
-                gate.breaker.adopt(state)
-                gate.pipelining = self._noted_pipelining[name] = state.pipelining
+            if (way := self._ways.get(name)) is not None:
+                way.breaker.adopt(state)
+                way.pipelining = self._noted_pipelining[name] = state.pipelining
         for row in slowed:
-            if (gate := self._gates.get(row.relay)) is not None:
-                gate.resume_slow(row)
+            if (way := self._ways.get(row.relay)) is not None:
+                way.resume_slow(row)
                 self._noted_slow[row.relay, row.receiver] = row
         return self
 
     async def __aexit__(self, *_: object) -> None:
         """Tell what is not told, and give back every place."""
-        for gate in self._gates.values():
-            gate.purse.promised = 0
+        for way in self._ways.values():
+            way.purse.promised = 0
         async with self._turn:
             await self._talk(last=True)
             await self.db.repeated(lambda conn: relays.leave(conn, self.holder))
 
-    def gate(self, relay: str) -> Gate:
-        """What is asked for each mail and each session of a relay."""
-        return self._gates[relay]
+    def way(self, relay: str) -> Way:
+        """The way out through a relay: what is asked for each mail and each session."""
+        return self._ways[relay]
 
     def routes(self, purpose: str, from_domain: str, country: str, delivery: int) -> tuple[str, ...]:
         """Relays in the order to try them, the same for a delivery each time; those to be left alone stand last.
@@ -114,12 +114,12 @@ class Traffic:
         Empty when none may carry it. `country` is empty when it is unknown.
         """
         found = self._routing.routes(purpose, from_domain, country, delivery)
-        if all(not self._gates[name].breaker.open for name in found):
+        if all(not self._ways[name].breaker.open for name in found):
             return found
         good: list[str] = []
         bad: list[str] = []
         for name in found:
-            breaker = self._gates[name].breaker
+            breaker = self._ways[name].breaker
             # An open relay is probed with a mail that would have gone its way, not with one that has a better way.
             leads = not breaker.open or (not good and breaker.leads())
             (good if leads else bad).append(name)
@@ -127,18 +127,20 @@ class Traffic:
 
     async def reserve(self, relay: str, wanted: int) -> int:
         """Places for up to so many mails in all windows of a relay. Each is used by `wait_seconds` or given back."""
-        gate, purse = self._gates[relay], self._gates[relay].purse
-        if not gate.metered and (purse.known or not gate.section.limits.per_second):
+        way, purse = self._ways[relay], self._ways[relay].purse
+        if not way.metered and (purse.known or not way.section.limits.per_second):
             return wanted
         async with self._turn:
-            missing = wanted - self._spare(purse) if gate.metered else 0
+            missing = wanted - self._spare(purse) if way.metered else 0
             if missing > 0 or not purse.known:
-                deals = [self._relay_deal(gate, max(0, missing))]
+                deals = [self._relay_deal(way, max(0, missing))]
                 deals += [
-                    self._lane_deal(gate, e, e.purse) for e in gate.lanes() if e.purse and e.purse.starved
+                    self._receiver_deal(way, e, e.purse)
+                    for e in way.receivers()
+                    if e.purse and e.purse.starved
                 ]
                 await self._exchange(deals)
-            if not gate.metered:
+            if not way.metered:
                 return wanted
             granted = max(0, min(wanted, self._spare(purse)))
             purse.promised += granted
@@ -146,12 +148,12 @@ class Traffic:
 
     def give_back(self, relay: str, count: int) -> None:
         """Places of `reserve` that no mail will use."""
-        purse = self._gates[relay].purse
+        purse = self._ways[relay].purse
         purse.promised = max(0, purse.promised - count)
 
     def room_in_seconds(self, relay: str) -> float:
         """After `reserve` gave less than was wanted: when there may be more."""
-        return max(0.0, self._gates[relay].purse.room_at - self._monotonic())
+        return max(0.0, self._ways[relay].purse.room_at - self._monotonic())
 
     async def flush(self) -> None:
         """Tell the others what happened here, and hear what happened there."""
@@ -166,40 +168,40 @@ class Traffic:
     def _spare(self, purse: Purse) -> int:
         return purse.held - purse.promised if self._monotonic() < purse.good_until else 0
 
-    def _relay_deal(self, gate: Gate, wanted: int, *, last: bool = False) -> _Deal:
-        purse = gate.purse
+    def _relay_deal(self, way: Way, wanted: int, *, last: bool = False) -> _Deal:
+        purse = way.purse
         purse.idle = 0 if purse.used or purse.promised or wanted else purse.idle + 1
         keep = purse.held if purse.idle < IDLE_FLUSHES and not last else min(purse.held, purse.promised)
         purse.held = keep
         stay = purse.idle < IDLE_FLUSHES and not last
-        limits = relay_limits(gate.section, self.clock.now())
-        before = gate.metered and purse.known and bool(keep or purse.used)
+        limits = relay_limits(way.section, self.clock.now())
+        before = way.metered and purse.known and bool(keep or purse.used)
         return _Deal(
-            gate, purse,
-            Ask(gate.name, "", self.holder, purse.used, keep, wanted, limits, before, stay),
+            way, purse,
+            Ask(way.name, "", self.holder, purse.used, keep, wanted, limits, before, stay),
         )  # fmt: skip
 
-    def _lane_deal(self, gate: Gate, lane: Lane, purse: Purse, *, last: bool = False) -> _Deal:
+    def _receiver_deal(self, way: Way, to: Receiver, purse: Purse, *, last: bool = False) -> _Deal:
         wish = 0 if last else purse.wish()
         keep = purse.held = min(purse.held, wish)
         before = purse.known and bool(keep or purse.used)
         return _Deal(
-            gate, purse,
-            Ask(gate.name, lane.receiver, self.holder, purse.used, keep, wish - keep, lane.limits, before, stay=False),
+            way, purse,
+            Ask(way.name, to.name, self.holder, purse.used, keep, wish - keep, to.limits, before, stay=False),
         )  # fmt: skip
 
     def _deals(self, *, last: bool = False) -> list[_Deal]:
         """What is to be told and asked of every relay and receiver now."""
         found = []
-        for gate in self._gates.values():
-            purse = gate.purse
+        for way in self._ways.values():
+            purse = way.purse
             if purse.known or purse.used or purse.promised:
-                missing = 0 if last or not gate.metered else max(0, purse.promised - purse.held)
-                found.append(self._relay_deal(gate, missing, last=last))
-            for lane in gate.lanes():
-                p = lane.purse
+                missing = 0 if last or not way.metered else max(0, purse.promised - purse.held)
+                found.append(self._relay_deal(way, missing, last=last))
+            for to in way.receivers():
+                p = to.purse
                 if p and (p.known or p.used or p.starved):
-                    found.append(self._lane_deal(gate, lane, p, last=last))
+                    found.append(self._receiver_deal(way, to, p, last=last))
         return found
 
     async def _exchange(self, deals: list[_Deal]) -> None:
@@ -223,38 +225,36 @@ class Traffic:
             purse.good_until = began + SAFE_SECONDS
             purse.room_at = began + answer.room_in_seconds if answer.granted < ask.wanted else 0.0
             if not ask.scope:
-                deal.gate.shared_by(answer.workers)
+                deal.way.shared_by(answer.workers)
 
     # --- everything else ------------------------------------------------------------------------------------
 
     async def _talk(self, *, last: bool = False) -> None:
-        for gate in self._gates.values():
-            gate.turn_page()
+        for way in self._ways.values():
+            way.turn_page()
         deals = self._deals(last=last)
-        slowed = {
-            (name, who): row for name, gate in self._gates.items() for who, row in gate.slowed().items()
-        }
+        slowed = {(name, who): row for name, way in self._ways.items() for who, row in way.slowed().items()}
         changed = [row for key, row in slowed.items() if _differs(row, self._noted_slow.get(key))]
         freed = sorted(self._noted_slow.keys() - slowed.keys())
-        news = {name: gate.breaker.news for name, gate in self._gates.items() if gate.breaker.news}
+        news = {name: way.breaker.news for name, way in self._ways.items() if way.breaker.news}
         learned = {
-            n: g.pipelining for n, g in self._gates.items() if g.pipelining != self._noted_pipelining.get(n)
+            n: g.pipelining for n, g in self._ways.items() if g.pipelining != self._noted_pipelining.get(n)
         }
-        pauses = {name: self._gates[name].breaker.pause_seconds() for name in news}
+        pauses = {name: self._ways[name].breaker.pause_seconds() for name in news}
 
         async def work(conn: Connection) -> tuple[list[Given], dict[str, relays.State]]:
             now = self.clock.now()
             given = await self._ask(conn, deals)
-            for name, gate in sorted(self._gates.items()):
+            for name, way in sorted(self._ways.items()):
                 if name in learned:
                     await relays.learned(conn, name, learned[name])
                 if news.get(name) == "closed":
                     await relays.closed(conn, name, now=now)
                 elif news.get(name) == "open":
                     await relays.opened(
-                        conn, name, self.holder, gate.breaker.reason, pause_seconds=pauses[name], now=now
+                        conn, name, self.holder, way.breaker.reason, pause_seconds=pauses[name], now=now
                     )
-                elif gate.breaker.open and gate.breaker.missed and not last:
+                elif way.breaker.open and way.breaker.missed and not last:
                     await relays.take_probe(conn, name, self.holder)
             await relays.keep_slowed(conn, changed, freed, now=now)
             return given, await relays.states(conn, self.holder)
@@ -263,12 +263,12 @@ class Traffic:
         given, states = await self.db.repeated(work)
         self._apply(deals, given, began)
         self._noted_pipelining |= learned
-        for name, gate in self._gates.items():
-            if gate.breaker.news == news.get(name, ""):  # nothing new meanwhile
-                gate.breaker.news = ""
-                gate.breaker.adopt(states.get(name, relays.State(name)))
-            if gate.pipelining is None and name in states:
-                gate.pipelining = self._noted_pipelining[name] = states[name].pipelining
+        for name, way in self._ways.items():
+            if way.breaker.news == news.get(name, ""):  # nothing new meanwhile
+                way.breaker.news = ""
+                way.breaker.adopt(states.get(name, relays.State(name)))
+            if way.pipelining is None and name in states:
+                way.pipelining = self._noted_pipelining[name] = states[name].pipelining
         self._noted_slow |= {(row.relay, row.receiver): row for row in changed}
         for key in freed:
             del self._noted_slow[key]
@@ -299,7 +299,7 @@ async def overview(db: Database, clock: Clock, sections: Mapping[str, RelaySecti
                 "windows": _windows(used.get("", {}), relay_limits(section, now)),
                 "warm_up": {"day": stage.day, "allowance": stage.allowance} if stage else None,
                 "receivers": {
-                    key: _windows(used.get(receiver(key.lower()), {}), limits)
+                    key: _windows(used.get(receiver_of(key.lower()), {}), limits)
                     for key, limits in by_receiver.items()
                 },
             }

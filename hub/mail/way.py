@@ -1,4 +1,4 @@
-"""The gate before one relay: whether a mail to a domain may be offered now, counted on the way through.
+"""The way out through one relay: whether a mail to a domain may take it now, counted as it does.
 
 Everything here is plain work without waiting: it is asked for every mail. What workers share is fetched in advance
 and told afterwards by `hub.mail.traffic`.
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from hub.config.settings import DomainLimits, RelaySection
 from hub.mail.breaker import Breaker
 from hub.mail.pace import Pace, Slow, slows
-from hub.mail.providers import domains_of, receiver
+from hub.mail.providers import domains_of, receiver_of
 from hub.mail.windows import has_windows, receiver_limits
 from hub.sdk.relay import Reply
 from hub.store.relays import LEASE_SECONDS, Slowed
@@ -70,10 +70,10 @@ class Purse:
 
 
 @dataclass(slots=True)
-class Lane:
+class Receiver:
     """A receiver with limits of its own, or one that asked for less."""
 
-    receiver: str
+    name: str
     limits: dict[str, int] = field(default_factory=dict)
     at_once: int | None = None
     pace: Pace | None = None
@@ -82,7 +82,7 @@ class Lane:
     under_way: int = 0
 
     @classmethod
-    def configured(cls, name: str, section: RelaySection, limits: DomainLimits) -> Lane:
+    def configured(cls, name: str, section: RelaySection, limits: DomainLimits) -> Receiver:
         spans = receiver_limits(section, limits)
         pace = Pace(limits.per_second) if limits.per_second else None
         return cls(name, spans, limits.connections, pace, Purse() if spans else None)
@@ -112,7 +112,7 @@ class Lane:
             self.slow.count(now)
 
 
-class Gate:
+class Way:
     """See `hub.mail.traffic` for how it is used. Domains are in lower case."""
 
     def __init__(
@@ -127,11 +127,11 @@ class Gate:
         self.slow: Slow | None = None
         self._pace = Pace(section.limits.per_second) if section.limits.per_second else None
         self._monotonic = monotonic
-        self._lanes: dict[str, Lane] = {}
+        self._receivers: dict[str, Receiver] = {}
         for key, limits in section.domains.items():
-            who = receiver(key.lower())
-            lane = Lane.configured(who, section, limits)
-            self._lanes.update(dict.fromkeys(domains_of(who), lane))
+            who = receiver_of(key.lower())
+            to = Receiver.configured(who, section, limits)
+            self._receivers.update(dict.fromkeys(domains_of(who), to))
         self._counts: defaultdict[str, int] = defaultdict(int)
         self._before: dict[str, int] = {}
         self._counted_from = self._before_from = monotonic()
@@ -141,8 +141,8 @@ class Gate:
 
     def wait_seconds(self, domain: str) -> float:
         """0.0: a mail to this domain may be offered now, and is counted. Else how long not to ask again."""
-        lane = self._lanes.get(domain)
-        if self._open and lane is None:
+        to = self._receivers.get(domain)
+        if self._open and to is None:
             self.purse.used += 1
             self._counts[domain] += 1
             return 0.0
@@ -153,7 +153,7 @@ class Gate:
             wait = other
         if slow is not None and (other := slow.wait(now)) > wait:
             wait = other
-        if lane is not None and (other := lane.wait(now)) > wait:
+        if to is not None and (other := to.wait(now)) > wait:
             wait = other
         if wait:
             return wait
@@ -165,21 +165,21 @@ class Gate:
             pace.count(now)
         if slow is not None:
             slow.count(now)
-        if lane is not None:
-            lane.count(now)
+        if to is not None:
+            to.count(now)
         self._counts[domain] += 1
         return 0.0
 
     def told(self, domain: str, reply: Reply) -> None:
         """The relay's answer to a mail that went through."""
-        lane = self._lanes.get(domain)
-        if lane is not None:
-            lane.under_way -= 1
+        to = self._receivers.get(domain)
+        if to is not None:
+            to.under_way -= 1
         if reply.code < 400:
-            if lane is not None and lane.slow is not None:
-                lane.slow.accepted()
-                if lane.slow.over:
-                    self._free(lane)
+            if to is not None and to.slow is not None:
+                to.slow.accepted()
+                if to.slow.over:
+                    self._free(to)
             if self.slow is not None:
                 self.slow.accepted()
                 if self.slow.over:
@@ -190,11 +190,11 @@ class Gate:
 
     def unsent(self, domain: str) -> None:
         """A mail that went through was not offered after all: its places are free again."""
-        lane = self._lanes.get(domain)
-        if lane is not None:
-            lane.under_way -= 1
-            if lane.purse:
-                lane.purse.unuse()
+        to = self._receivers.get(domain)
+        if to is not None:
+            to.under_way -= 1
+            if to.purse:
+                to.purse.unuse()
         if self.metered:
             self.purse.unuse()
         elif self.purse.used:
@@ -202,8 +202,8 @@ class Gate:
 
     def unknown(self, domain: str) -> None:
         """The answer to a mail that went through was lost: its places stay used."""
-        if (lane := self._lanes.get(domain)) is not None:
-            lane.under_way -= 1
+        if (to := self._receivers.get(domain)) is not None:
+            to.under_way -= 1
 
     # --- for every session ----------------------------------------------------------------------------------
 
@@ -249,34 +249,32 @@ class Gate:
             else:
                 self.slow.refused(reason, now)
             return
-        lane = self._lanes.get(domain) or self._new_lane(receiver(domain))
-        if lane.slow is None:
-            lane.slow = Slow.begun(self.measured(domains_of(lane.receiver)), reason, now)
+        to = self._receivers.get(domain) or self._new_receiver(receiver_of(domain))
+        if to.slow is None:
+            to.slow = Slow.begun(self.measured(domains_of(to.name)), reason, now)
         else:
-            lane.slow.refused(reason, now)
+            to.slow.refused(reason, now)
 
-    def _new_lane(self, who: str) -> Lane:
-        lane = Lane(who)
-        self._lanes.update(dict.fromkeys(domains_of(who), lane))
-        return lane
+    def _new_receiver(self, who: str) -> Receiver:
+        to = Receiver(who)
+        self._receivers.update(dict.fromkeys(domains_of(who), to))
+        return to
 
-    def _free(self, lane: Lane) -> None:
-        lane.slow = None
-        if not lane.fixed:
-            for domain in domains_of(lane.receiver):
-                self._lanes.pop(domain, None)
+    def _free(self, to: Receiver) -> None:
+        to.slow = None
+        if not to.fixed:
+            for domain in domains_of(to.name):
+                self._receivers.pop(domain, None)
 
     # --- for the room that shares it with others ------------------------------------------------------------
 
-    def lanes(self) -> list[Lane]:
+    def receivers(self) -> list[Receiver]:
         """Receivers with limits or slowed, by name."""
-        return sorted(
-            {id(lane): lane for lane in self._lanes.values()}.values(), key=lambda lane: lane.receiver
-        )
+        return sorted({id(to): to for to in self._receivers.values()}.values(), key=lambda to: to.name)
 
     def slowed(self) -> dict[str, Slowed]:
         """receiver -> how slowed; `""` is the relay itself."""
-        found = {lane.receiver: lane.slow for lane in self.lanes() if lane.slow}
+        found = {to.name: to.slow for to in self.receivers() if to.slow}
         if self.slow:
             found[""] = self.slow
         return {
@@ -290,13 +288,13 @@ class Gate:
         if not row.receiver:
             self.slow, self._open = slow, False
             return
-        lane = self._lanes.get(domains_of(row.receiver)[0]) or self._new_lane(row.receiver)
-        lane.slow = slow
+        to = self._receivers.get(domains_of(row.receiver)[0]) or self._new_receiver(row.receiver)
+        to.slow = slow
 
     def shared_by(self, workers: int) -> None:
         """So many workers use the relay now: each takes its share of what is limited by the second."""
         if workers != self.workers:
             self.workers = workers
-            for pace in (self._pace, *(lane.pace for lane in self.lanes())):
+            for pace in (self._pace, *(to.pace for to in self.receivers())):
                 if pace:
                     pace.shared_by(workers)
