@@ -70,6 +70,8 @@ def document(body: bytes) -> dict[str, Any]:
 
 def advice(code: str, message: str) -> str:
     """What an admin can do about a refusal."""
+    if "mailyard_" in message:  # a property of ours
+        return "run `hub connections prepare`"
     if "PROPERTY_DOESNT_EXIST" in message or "does not exist" in message:
         return "run `hub connections prepare`, or mend the mapping"
     if code == "CONFLICT":

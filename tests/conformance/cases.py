@@ -142,8 +142,15 @@ class HubSpotCase(ConnectorCase):
 
         one = event(1, "contact.propertyChange", propertyName="email", propertyValue="p1@example.com")
         # eventId alone is not unique, as HubSpot's documentation warns.
-        same_id = {**event(2, "contact.propertyChange", propertyName="city", propertyValue="Köln"), "eventId": 1}
-        several = [event(3, "deal.creation"), event(4, "contact.deletion"), event(5, "contact.privacyDeletion")]
+        same_id = {
+            **event(2, "contact.propertyChange", propertyName="city", propertyValue="Köln"),
+            "eventId": 1,
+        }
+        several = [
+            event(3, "deal.creation"),
+            event(4, "contact.deletion"),
+            event(5, "contact.privacyDeletion"),
+        ]
         merge = event(
             6, "contact.merge", primaryObjectId=1007, mergedObjectIds=[1008], newObjectId=1300, numberOfPropertiesMoved=2
         )  # fmt: skip

@@ -26,6 +26,7 @@ from hub.sdk.sandbox import Sandbox
 
 KINDS: Mapping[type[Any], str] = {Result: "results", ConsentWrite: "consent", FieldWrite: "fields"}
 MAX_PAGES = 5_000
+NO_OUTCOME = "(no outcome)"
 SECRET_NAMES = re.compile(r"token|secret|password|passphrase|api_?key|private_?key|credential")
 NO_SECRETS = re.compile(r"_(url|uri|path|file|id)$")
 
@@ -207,24 +208,14 @@ class Bench:
         return pulled
 
     def streams(self) -> tuple[str, ...]:
-        if not self.manifest.streams:
-            raise NotApplicable("the connector pulls nothing")
         return tuple(self.manifest.streams)
-
-    def must_push(self) -> None:
-        if not self.manifest.pushes:
-            raise NotApplicable("the connector takes no pushes")
-
-    def must_hear(self) -> None:
-        if not self.manifest.webhooks:
-            raise NotApplicable("the connector receives no webhooks")
 
     async def push(self, pushes: Sequence[Push]) -> dict[str, Outcome]:
         """id -> outcome of a batch. A row without one counts as done here: `push.outcomes` alone judges that.
 
         A raised error is the whole batch's outcome, as in the hub.
         """
-        found = {each.id: Outcome(id=each.id) for each in pushes}
+        found = {each.id: Outcome(id=each.id, code=NO_OUTCOME) for each in pushes}
         try:
             found.update({o.id: o for o in await self.connector().push(pushes)})
         except VendorError as error:
@@ -233,14 +224,18 @@ class Bench:
 
 
 @asynccontextmanager
-async def opened(kind: type[ConnectorCase], *, rested: bool = True) -> AsyncIterator[Bench]:
-    """A served world. When `rested`, what was seeded is older than the connector's look-back."""
+async def opened(kind: type[ConnectorCase], needs: str = "") -> AsyncIterator[Bench]:
+    """A served world in which what was seeded is older than the connector's look-back.
+
+    `needs` is what the manifest must list: streams, pushes or webhooks. Raises NotApplicable where it lists none.
+    """
+    if needs and not getattr(kind.connector.manifest, needs):
+        raise NotApplicable(f"the manifest lists no {needs}")
     case = kind()
     bench, served = Bench(case), ExitStack()
     served.enter_context(case.serve())
     try:
-        if rested:
-            rest(case)
+        rest(case)
         yield bench
     finally:
         for connector in bench.made:

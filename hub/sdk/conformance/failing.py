@@ -35,7 +35,7 @@ def _promise(kind: str, words: str) -> None:
         f"A pull that meets {words}, once or lastingly, ends complete or resumes, and nothing is lost.",
     )
     async def fault(case: type[ConnectorCase]) -> None:
-        async with opened(case) as bench:
+        async with opened(case, "streams") as bench:
             for stream in bench.streams():
                 before = bench.case.calls()
                 whole = await bench.whole(stream)

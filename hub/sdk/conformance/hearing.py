@@ -36,8 +36,7 @@ def _taken(bench: Bench, request: WebhookRequest) -> bool:
 @checks("webhook.right", Grade.BRONZE)
 async def right(case: type[ConnectorCase]) -> None:
     """A webhook with the vendor's signature is taken."""
-    async with opened(case) as bench:
-        bench.must_hear()
+    async with opened(case, "webhooks") as bench:
         for body in bench.case.webhook_bodies():
             try:
                 bench.connector().verify(_signed(bench, body))
@@ -48,8 +47,7 @@ async def right(case: type[ConnectorCase]) -> None:
 @checks("webhook.wrong", Grade.BRONZE)
 async def wrong(case: type[ConnectorCase]) -> None:
     """A webhook that is signed with another secret is refused."""
-    async with opened(case) as bench:
-        bench.must_hear()
+    async with opened(case, "webhooks") as bench:
         for body in bench.case.webhook_bodies():
             assert not _taken(bench, _signed(bench, body, wrong=True)), "another secret's signature is taken"
 
@@ -57,8 +55,7 @@ async def wrong(case: type[ConnectorCase]) -> None:
 @checks("webhook.unsigned", Grade.BRONZE)
 async def unsigned(case: type[ConnectorCase]) -> None:
     """A webhook without a signature is refused."""
-    async with opened(case) as bench:
-        bench.must_hear()
+    async with opened(case, "webhooks") as bench:
         for body in bench.case.webhook_bodies():
             signed = _signed(bench, body)
             bare = dataclasses.replace(signed, headers={}, url=signed.url.partition("?")[0])
@@ -68,8 +65,7 @@ async def unsigned(case: type[ConnectorCase]) -> None:
 @checks("webhook.altered", Grade.BRONZE)
 async def altered(case: type[ConnectorCase]) -> None:
     """A webhook is refused when one byte of its body was altered, wherever, or one was added."""
-    async with opened(case) as bench:
-        bench.must_hear()
+    async with opened(case, "webhooks") as bench:
         for body in bench.case.webhook_bodies():
             signed = _signed(bench, body)
             for place in sorted({0, len(body) // 3, len(body) // 2, len(body) - 1}):
@@ -84,10 +80,9 @@ async def altered(case: type[ConnectorCase]) -> None:
 @checks("webhook.old", Grade.BRONZE)
 async def old(case: type[ConnectorCase]) -> None:
     """A webhook that was signed long ago is refused: it may be a replay."""
-    async with opened(case) as bench:
-        bench.must_hear()
-        if not bench.case.dated_webhooks:
-            raise NotApplicable("the vendor signs no time")
+    if not case.dated_webhooks:
+        raise NotApplicable("the vendor signs no time")
+    async with opened(case, "webhooks") as bench:
         for body in bench.case.webhook_bodies():
             stale = _signed(bench, body, age=TOO_OLD)
             assert not _taken(bench, stale), "a webhook that was signed two hours ago is taken"
@@ -96,8 +91,7 @@ async def old(case: type[ConnectorCase]) -> None:
 @checks("webhook.events", Grade.BRONZE)
 async def events(case: type[ConnectorCase]) -> None:
     """Events name an object, an id, an action and an aware time; a body that is nonsense is a ValueError."""
-    async with opened(case) as bench:
-        bench.must_hear()
+    async with opened(case, "webhooks") as bench:
         for body in bench.case.webhook_bodies():
             found = _events(bench, body)
             assert found, "a webhook of the case holds no event"
@@ -123,8 +117,7 @@ async def events(case: type[ConnectorCase]) -> None:
 @checks("webhook.distinct", Grade.SILVER)
 async def distinct(case: type[ConnectorCase]) -> None:
     """Different events have different keys."""
-    async with opened(case) as bench:
-        bench.must_hear()
+    async with opened(case, "webhooks") as bench:
         keys = Counter(e.key for body in bench.case.webhook_bodies() for e in _events(bench, body))
         shared = [key for key, n in keys.items() if n > 1]
         assert not shared, f"different events share a key, so all but one would be dropped: {some(shared)}"
@@ -133,8 +126,7 @@ async def distinct(case: type[ConnectorCase]) -> None:
 @checks("webhook.stable", Grade.SILVER)
 async def stable(case: type[ConnectorCase]) -> None:
     """An event that the vendor repeats later has the key that it had, also after a restart."""
-    async with opened(case) as bench:
-        bench.must_hear()
+    async with opened(case, "webhooks") as bench:
         for body in bench.case.webhook_bodies():
             first = [e.key for e in _events(bench, body)]
             bench.case.clock.advance(minutes=1)

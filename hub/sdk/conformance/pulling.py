@@ -24,7 +24,7 @@ def some(ids: Iterable[str], most: int = 5) -> str:
 @checks("pull.complete", Grade.BRONZE)
 async def complete(case: type[ConnectorCase]) -> None:
     """A first pull gives every record that the vendor holds, each once, and none that it does not."""
-    async with opened(case) as bench:
+    async with opened(case, "streams") as bench:
         for stream in bench.streams():
             seeded = set(bench.case.seeded(stream))
             assert seeded, f"the case seeds no record in {stream}"
@@ -41,7 +41,7 @@ async def complete(case: type[ConnectorCase]) -> None:
 @checks("pull.typed", Grade.BRONZE)
 async def typed(case: type[ConnectorCase]) -> None:
     """Records are of the stream's object, with an id, JSON values and aware times; the last page says `done`."""
-    async with opened(case) as bench:
+    async with opened(case, "streams") as bench:
         for stream in bench.streams():
             pulled = await bench.whole(stream)
             for record in pulled.records:
@@ -62,7 +62,7 @@ async def typed(case: type[ConnectorCase]) -> None:
 @checks("pull.cursor", Grade.BRONZE)
 async def cursor(case: type[ConnectorCase]) -> None:
     """Every page's cursor is made of JSON values and says more than `from the beginning`."""
-    async with opened(case) as bench:
+    async with opened(case, "streams") as bench:
         for stream in bench.streams():
             for number, page in enumerate((await bench.whole(stream)).pages, 1):
                 what = f"{stream}: the cursor of page {number}"
@@ -77,7 +77,7 @@ async def cursor(case: type[ConnectorCase]) -> None:
 @checks("pull.resume", Grade.BRONZE)
 async def resume(case: type[ConnectorCase]) -> None:
     """A pull that ends after any page goes on from its cursor: nothing is lost, and nothing comes twice."""
-    async with opened(case) as bench:
+    async with opened(case, "streams") as bench:
         for stream in bench.streams():
             whole = await bench.whole(stream)
             for number in range(1, len(whole.pages)):
@@ -106,7 +106,7 @@ def same(stream: str, whole: Pulled, before: Pulled, after: Pulled, when: str) -
 @checks("pull.again", Grade.SILVER)
 async def again(case: type[ConnectorCase]) -> None:
     """A second pull from the end's cursor finds nothing new: it reads the changes, not everything."""
-    async with opened(case) as bench:
+    async with opened(case, "streams") as bench:
         incremental = [s for s in bench.streams() if s not in bench.case.full_streams]
         if not incremental:
             raise NotApplicable("the vendor tells no changes of any stream")
@@ -119,8 +119,8 @@ async def again(case: type[ConnectorCase]) -> None:
 
 @checks("pull.changes", Grade.SILVER)
 async def changes(case: type[ConnectorCase]) -> None:
-    """A record that changes after a pull comes with its new values in the next one, and nearly alone."""
-    async with opened(case) as bench:
+    """A record that changes after a pull comes with its new values in the next one."""
+    async with opened(case, "streams") as bench:
         for stream in bench.streams():
             whole = await bench.whole(stream)
             id = _one_of(whole, stream)
@@ -134,17 +134,12 @@ async def changes(case: type[ConnectorCase]) -> None:
                 and second.live[id].links == whole.live[id].links
             )
             assert not stale, f"{stream}: {id} comes with its old values"
-            if stream not in bench.case.full_streams:
-                others = set(second.live) - {id}
-                assert not others, (
-                    f"{stream}: with {id} come {len(others)} that did not change: {some(others)}"
-                )
 
 
 @checks("pull.removals", Grade.SILVER)
 async def removals(case: type[ConnectorCase]) -> None:
     """A record that is deleted or archived comes with that state in the next pull; it does not just stay away."""
-    async with opened(case) as bench:
+    async with opened(case, "streams") as bench:
         for stream in bench.streams():
             whole = await bench.whole(stream)
             id = _one_of(whole, stream)
@@ -163,20 +158,21 @@ async def removals(case: type[ConnectorCase]) -> None:
 async def moving(case: type[ConnectorCase]) -> None:
     """A record that vanishes from a page already read pushes none of the next page out of sight."""
     checked = 0
+    if not case.connector.manifest.streams:
+        raise NotApplicable("the manifest lists no streams")
     for stream in case.connector.manifest.streams:
-        async with opened(case) as bench:
+        async with opened(case, "streams") as bench:
             whole = await bench.whole(stream)
             first = Pulled(whole.pages[:1])
             if len(whole.pages) < 2 or not first.live or set(first.live) == set(whole.live):
                 continue
             checked += 1
             id = _one_of(first, stream)
+            calm = await bench.whole(stream, first.cursor({}))
             bench.case.remove(stream, id)
             after = await bench.whole(stream, first.cursor({}))
-            lost = set(whole.live) - {id} - set(first.live) - set(after.live)
+            lost = set(calm.live) - {id} - set(after.live)
             assert not lost, f"{stream}: when {id} of page 1 goes, {some(lost)} of a later page is never told"
-    if not case.connector.manifest.streams:
-        raise NotApplicable("the connector pulls nothing")
     if not checked:
         raise NotGiven("seed more records than a page holds")
 
@@ -195,7 +191,7 @@ def _readable(bench: Bench) -> list[str]:
 @checks("read.same", Grade.SILVER)
 async def read_same(case: type[ConnectorCase]) -> None:
     """Reading a record by its id gives what pulling it gives."""
-    async with opened(case) as bench:
+    async with opened(case, "streams") as bench:
         for stream in _readable(bench):
             whole = await bench.whole(stream)
             ids = sorted(whole.live)[:3]
@@ -218,7 +214,7 @@ def _differences(pulled: Record, read: Record) -> list[str]:
 @checks("read.gone", Grade.SILVER)
 async def read_gone(case: type[ConnectorCase]) -> None:
     """Reading a record that is gone gives its state; a webhook's event would else rest for ever."""
-    async with opened(case) as bench:
+    async with opened(case, "streams") as bench:
         for stream in _readable(bench):
             id = _one_of(await bench.whole(stream), stream)
             bench.case.remove(stream, id)
