@@ -288,6 +288,7 @@ async def overview(db: Database, clock: Clock, sections: Mapping[str, RelaySecti
         async with db.connection() as conn:
             known = await relays.overview(conn, name, now=now)
         used = known.pop("used")
+        known["state"] = "used" if known["state"] == "closed" else "left alone"
         stage = warming(section.warm_up, now) if section.warm_up else None
         by_receiver = {key: receiver_limits(section, limits) for key, limits in section.domains.items()}
         found.append(
