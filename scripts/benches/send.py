@@ -34,6 +34,7 @@ from scripts.benches.sending.sinks import OwnSink, PostfixSink, Sink
 
 DELAY_MS = 20.0
 SIZE_BYTES = 10_240
+FEWEST = 200  # messages in a round: fewer would tell of opening sessions more than of sending
 TIMEOUT_SECONDS = 300.0
 OURS = (sys.executable, "-m", "scripts.benches.sending.ours")
 AIOSMTP = (sys.executable, "-m", "scripts.benches.peers.aiosmtp")
@@ -98,7 +99,7 @@ class Contender:
         if self.spent:
             count, last = self.spent[-1]
             rate = count / last.wall_seconds
-        return max(50, min(int(rate * seconds), self.limit, most or self.limit))
+        return min(max(FEWEST, int(rate * seconds)), self.limit, most or self.limit)
 
     def row(self) -> dict[str, Any]:
         """The medians of all rounds."""

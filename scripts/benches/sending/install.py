@@ -3,7 +3,7 @@
 Nothing is installed into the system where it can be helped: Debian's package is unpacked, npm's go into a folder.
 """
 
-# ruff: noqa: S603, S607  # programs that the bench itself names
+# ruff: noqa: S603  # programs that the bench itself names
 from __future__ import annotations
 
 import json
@@ -30,7 +30,6 @@ class Postfix:
 
     source: str
     sink: str
-    version: str
     environ: dict[str, str]
 
 
@@ -85,16 +84,7 @@ def _postfix_in_system() -> Postfix | None:
     source, sink = shutil.which("smtp-source", path=path), shutil.which("smtp-sink", path=path)
     if not source or not sink:
         return None
-    return Postfix(source, sink, _debian_version(), {})
-
-
-def _debian_version() -> str:
-    if not shutil.which("dpkg-query"):
-        return ""
-    done = subprocess.run(
-        ["dpkg-query", "-W", "-f", "${Version}", "postfix"], capture_output=True, text=True, check=False
-    )
-    return done.stdout.strip()
+    return Postfix(source, sink, {})
 
 
 def _postfix_in(folder: Path) -> Postfix | None:
@@ -107,8 +97,7 @@ def _postfix_in(folder: Path) -> Postfix | None:
     )
     if "usage" not in done.stderr:
         return None
-    changes = sorted(folder.glob("usr/share/doc/postfix/changelog.Debian*"))
-    return Postfix(str(source), str(sink), "from Debian's package" if changes else "", environ)
+    return Postfix(str(source), str(sink), environ)
 
 
 def nodemailer(say: Say) -> Path:
