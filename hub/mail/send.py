@@ -1,4 +1,7 @@
-"""Send what is due: claimed in chunks, begun in small groups, offered to a relay, settled in group commits.
+"""Send what is due: claimed in chunks, composed, begun in groups, offered to relays, settled in group commits.
+
+    ledger --claim--> compose (sign) --begin--> lane --sessions--> relay
+       ^------------------ settle <------------- fates
 
 Another relay is tried only for failures before acceptance. What was lost after the end of DATA is uncertain
 and stays so until something comes back of it. One bad recipient never fails the others.
@@ -8,29 +11,32 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
 
 import structlog
 from jinja2 import TemplateError
 
-from hub.bounces import classify
 from hub.clock import Clock
 from hub.config.settings import RelaySection
 from hub.errors import HubError
-from hub.mail.compose import Composer, Mail, Recipient
-from hub.sdk.relay import NotSent, Relay, RelaySession, Reply, UnknownOutcome
+from hub.mail.compose import Composer, Recipient
+from hub.mail.dkim import Signer
+from hub.mail.lane import AHEAD, Begun, Lane
+from hub.sdk.relay import Offer, Relay
 from hub.store import ledger
 from hub.store.database import Database
 from hub.store.ledger import Claimed, Sent
 
 log = structlog.get_logger()
 
-CHUNK = 400
-GROUP = 20
-FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS = 60.0, 3_600.0
+CHUNK = 1_000
+GROUP = 200
+"""Mails that are begun in one commit."""
+SETTLE_SECONDS = 0.02
+RENEW_SECONDS = ledger.LEASE_SECONDS / 4
 
 
 @dataclass
@@ -41,10 +47,6 @@ class Tally:
     rejected: int = 0
     uncertain: int = 0
     requeued: int = 0
-
-    @property
-    def answered(self) -> int:
-        return self.accepted + self.rejected
 
     @property
     def total(self) -> int:
@@ -63,11 +65,18 @@ class Sender:
         sections: Mapping[str, RelaySection],
         *,
         worker: str,
+        signer: Signer | None = None,
         stop: asyncio.Event | None = None,
     ) -> None:
-        self.db, self.clock, self.composer, self.relays, self.sections = db, clock, composer, relays, sections
-        self.worker, self.stop = worker, stop or asyncio.Event()
+        self.db, self.clock, self.composer, self.sections = db, clock, composer, sections
+        self.worker, self.signer, self.stop = worker, signer, stop or asyncio.Event()
         self.tally = Tally()
+        self._progress = asyncio.Event()
+        self._lanes = {
+            name: Lane(relay, sections[name], self._progress.set) for name, relay in relays.items()
+        }
+        self._open = 0  # mails that are claimed and not settled
+        self._fates: list[Sent] = []
 
     async def send_due(self, purposes: Mapping[str, bool]) -> Tally:
         """Send everything that is due, until nothing is, no relay answers, or `stop` is set.
@@ -75,196 +84,186 @@ class Sender:
         While it runs it holds the lock of its worker's name, by which the others know that it is alive.
         """
         async with self.db.exclusive(f"worker:{self.worker}"):
-            return await self._send_all(purposes)
+            async with self.db.transaction() as conn:
+                await ledger.recover(conn)
+            async with asyncio.TaskGroup() as tasks:
+                settling = tasks.create_task(self._settle_for_ever())
+                stopping = tasks.create_task(self._close_on_stop())
+                try:
+                    await self._send(purposes)
+                finally:
+                    stopping.cancel()
+                    await self._wind_up()
+                    settling.cancel()
+            await self._settle()
+        return self.tally
 
-    async def _send_all(self, purposes: Mapping[str, bool]) -> Tally:
-        async with self.db.transaction() as conn:
-            await ledger.recover(conn)
-        while not self.stop.is_set():
-            name = await self._relay_with_room()
-            if name is None:
-                break
+    # --- from the ledger to the lanes -----------------------------------------------------------------------
+
+    async def _send(self, purposes: Mapping[str, bool]) -> None:
+        while not self.stop.is_set() and await self._room_of_the_day():
+            claimed = await self._claim(purposes)
+            if claimed:
+                await self._offer_all(claimed)
+            elif self._open == 0:
+                return
+            else:
+                await self._until(lambda: self._open == 0)
+            if self._lane() is None:
+                return
+
+    async def _claim(self, purposes: Mapping[str, bool]) -> list[Claimed]:
+        """The next mails; none when nothing is due."""
+        while True:
             now = self.clock.now()
             async with self.db.transaction() as conn:
                 claimed = await ledger.claim(conn, purposes, worker=self.worker, limit=CHUNK, now=now)
-                more = bool(claimed) or await ledger.due(conn, now=now)
-            if not more:
-                break
-            if claimed and not await self._send_chunk(claimed, name):
-                break
-        return self.tally
+                if claimed or not await ledger.due(conn, now=now):
+                    self._open += len(claimed)
+                    return claimed
 
-    async def _relay_with_room(self) -> str | None:
-        """The first relay whose day still has room."""
-        for name in self.relays:
+    async def _offer_all(self, claimed: Sequence[Claimed]) -> None:
+        """Compose, begin and offer a chunk, group by group; what cannot be offered now is given back."""
+        left = list(claimed)
+        while left and not self.stop.is_set() and self._lane() is not None:
+            group, left = left[:GROUP], left[GROUP:]
+            await self._offer(await self._composed(group))
+            await self._until(lambda: self._waiting <= AHEAD)
+        if left:
+            await self.db.repeated(lambda conn: ledger.release(conn, left))
+            self._open -= len(left)
+
+    async def _offer(self, mails: Sequence[Begun]) -> None:
+        """Begin mails with the first relay that is not away, and hand them to its lane."""
+        lane = self._lane()
+        if lane is None:
+            self._give_back(mails, "no relay is to be reached")
+            return
+        pairs = [(mail.claimed, mail.subject) for mail in mails]
+        ours = await self.db.repeated(lambda conn: ledger.begin(conn, pairs, lane.name))
+        self._open -= len(mails) - len(ours)
+        lane.put(mail for mail in mails if mail.claimed.id in ours)
+
+    def _lane(self) -> Lane | None:
+        """The first lane whose relay is not away."""
+        return next((lane for lane in self._lanes.values() if not lane.away), None)
+
+    def _give_back(self, mails: Sequence[Begun], reason: str) -> None:
+        """Nothing of these was offered: they wait for the next round as if they had never been claimed."""
+        self._fates += [
+            Sent(c.id, c.claim, "queued", reason=reason, retry_seconds=1.0, offered=False)
+            for c, _, _ in mails
+        ]
+        self._progress.set()
+
+    async def _until(self, reached: Callable[[], bool]) -> None:
+        """Wait until something is so, or the hub stops. What stands before a relay that is away goes to the next one."""
+        while not reached() and not self.stop.is_set():
+            stranded = next((lane for lane in self._lanes.values() if lane.away and lane.waiting), None)
+            if stranded is None:
+                self._progress.clear()
+                await self._progress.wait()
+            else:
+                log.warning("a relay is not to be reached", relay=stranded.name, left=stranded.waiting)
+                await self._offer(stranded.take_back())
+
+    @property
+    def _waiting(self) -> int:
+        return sum(lane.waiting for lane in self._lanes.values())
+
+    async def _room_of_the_day(self) -> bool:
+        """Whether any relay's day still has room; one whose day is over is left out."""
+        for name, lane in self._lanes.items():
             per_day = self.sections[name].limits.per_day
-            if per_day is None:
-                return name
+            if per_day is None or lane.away:
+                continue
+            await self._until(lambda: self._open == 0)
             async with self.db.connection() as conn:
                 used = await ledger.sent_since(conn, name, self.clock.now() - timedelta(days=1))
-            if used < per_day:
-                return name
-        return None
+            if used >= per_day:
+                lane.failure = "its day is over"
+        return self._lane() is not None
 
-    async def _send_chunk(self, claimed: Sequence[Claimed], first: str) -> bool:
-        """Send one chunk over as many sessions as the relay may have. Returns False when no relay could be reached."""
-        composed = await self._composed(claimed)
-        names = [first, *(name for name in self.relays if name != first)]
-        for name in names:
-            waiting = asyncio.Queue[tuple[Claimed, Mail]]()
-            for each in composed:
-                waiting.put_nowait(each)
-            sessions = min(self.sections[name].limits.connections, max(1, len(composed)))
-            pace = _Pace(self.sections[name].limits.per_second)
-            await asyncio.gather(*(self._sessions(name, waiting, pace) for _ in range(sessions)))
-            composed = [waiting.get_nowait() for _ in range(waiting.qsize())]
-            if not composed or self.stop.is_set():
-                break
-            log.warning("a relay is not to be reached", relay=name, left=len(composed))
-        if composed:
-            async with self.db.transaction() as conn:
-                await ledger.release(conn, [c for c, _ in composed])
-        return not composed
+    # --- composing --------------------------------------------------------------------------------------------
 
-    async def _composed(self, claimed: Sequence[Claimed]) -> list[tuple[Claimed, Mail]]:
-        """Every mail of the chunk that can be composed; the others are rejected with the reason."""
-        found: list[tuple[Claimed, Mail]] = []
-        failed: list[Sent] = []
-        for number, each in enumerate(claimed):
-            if number % 25 == 24:
-                await asyncio.sleep(0)  # composing is plain work: let the others have their turn
-            try:
-                message = self.composer.message(each.message)
-                to = Recipient(each.id, each.email, each.contact, each.deals)
-                found.append((each, message.render(to, now=self.clock.now())))
-            except (HubError, TemplateError, ValueError, TypeError, ArithmeticError, LookupError) as error:
-                reason = (
-                    f"cannot be composed: {error}"
-                    if isinstance(error, HubError)
-                    else f"cannot be composed: {_short(error)}"
-                )
-                failed.append(Sent(each.id, each.claim, "rejected", reason=reason[:500]))
-        await self._settle(failed)
+    async def _composed(self, claimed: Sequence[Claimed]) -> list[Begun]:
+        """Every mail that can be composed; the others are rejected with the reason."""
+        found: list[Begun] = []
+        for name in dict.fromkeys(each.message for each in claimed):
+            found += await self._composed_of(name, [each for each in claimed if each.message == name])
+        if self.signer is not None and found:
+            signed = await self.signer.sign_all([mail.offer.content for mail in found])
+            found = [
+                mail._replace(offer=mail.offer._replace(content=content))
+                for mail, content in zip(found, signed, strict=True)
+            ]
         return found
 
-    async def _sessions(self, name: str, waiting: asyncio.Queue[tuple[Claimed, Mail]], pace: _Pace) -> None:
-        """Sessions one after the other until the queue is empty: relays end them after some mails or some time.
-
-        One that ends before any answer says that the relay is away.
-        """
-        while not self.stop.is_set() and not waiting.empty():
-            before = self.tally.answered
-            await self._session(name, waiting, pace)
-            if self.tally.answered == before:
-                return
-
-    async def _session(self, name: str, waiting: asyncio.Queue[tuple[Claimed, Mail]], pace: _Pace) -> None:
-        """One session taking groups from the queue. What it did not begin goes back into the queue."""
-        group: list[tuple[Claimed, Mail]] = []
+    async def _composed_of(self, name: str, claimed: Sequence[Claimed]) -> list[Begun]:
         try:
-            async with self.relays[name].session() as session:
-                while not self.stop.is_set():
-                    group = [waiting.get_nowait() for _ in range(min(GROUP, waiting.qsize()))]
-                    if not group:
-                        return
-                    group = await self._send_group(name, session, group, pace)
-        except NotSent as error:
-            log.warning("a relay's session ended", relay=name, reason=error.what)
-        finally:
-            for each in group:
-                waiting.put_nowait(each)
-
-    async def _send_group(
-        self, name: str, session: RelaySession, group: Sequence[tuple[Claimed, Mail]], pace: _Pace
-    ) -> list[tuple[Claimed, Mail]]:
-        """Begin (committed), offer, settle. Returns what was not offered, should the session end early."""
-        async with self.db.transaction() as conn:
-            ours = await ledger.begin(
-                conn,
-                [c for c, _ in group],
-                {c.id: m.message_id for c, m in group},
-                {c.id: m.subject for c, m in group},
-                name,
+            message = self.composer.message(name)
+        except HubError as error:
+            for each in claimed:
+                self._reject(each, str(error))
+            return []
+        async with self.db.connection() as conn:
+            people = await ledger.people(
+                conn, [each.contact_id for each in claimed], message.fields, deals=message.needs_deals
             )
-        outcomes: list[Sent] = []
-        todo = [(c, m) for c, m in group if c.id in ours]
-        offering = True  # whether the first of `todo` is being offered
-        try:
-            while todo:
-                await pace.turn()
-                claimed, mail = todo[0]
-                try:
-                    reply = await session.send(mail.return_path, claimed.email, mail.content)
-                    outcomes.append(_outcome(claimed, mail, name, reply))
-                except UnknownOutcome as error:
-                    outcomes.append(
-                        Sent(claimed.id, claimed.claim, "uncertain", name, mail.message_id, reason=error.what)
-                    )
-                    todo.pop(0)
-                    offering = False
-                    raise NotSent(error.what) from None
-                todo.pop(0)
-        except NotSent as error:
-            # Begun, but nothing of these reached the relay: they go back, to be tried on another session soon.
-            outcomes += [
-                Sent(
-                    c.id,
-                    c.claim,
-                    "queued",
-                    name,
-                    reason=error.what,
-                    retry_seconds=1.0,
-                    offered=offering and not n,
-                )
-                for n, (c, _) in enumerate(todo)
-            ]
-            raise
-        finally:
-            await self._settle(outcomes)
-        return []
+        now = self.clock.now()
+        found: list[Begun] = []
+        for each in claimed:
+            try:
+                contact, deals = people[each.contact_id]
+                mail = message.render(Recipient(each.id, each.email, contact, deals), now=now)
+            except (HubError, TemplateError, ValueError, TypeError, ArithmeticError, LookupError) as error:
+                self._reject(each, str(error) if isinstance(error, HubError) else _short(error))
+            else:
+                offer = Offer(each.id, mail.return_path, each.email, mail.content)
+                found.append(Begun(each, mail.subject, offer))
+        return found
 
-    async def _settle(self, outcomes: Sequence[Sent]) -> None:
-        if not outcomes:
-            return
-        await self.db.repeated(lambda conn: ledger.settle(conn, outcomes, now=self.clock.now()))
-        for outcome in outcomes:
-            kind = "requeued" if outcome.state == "queued" else outcome.state
-            setattr(self.tally, kind, getattr(self.tally, kind) + 1)
-
-
-def _outcome(claimed: Claimed, mail: Mail, relay: str, reply: Reply) -> Sent:
-    """What a relay's reply means for the ledger."""
-    about: dict[str, Any] = {
-        "relay": relay, "message_id": mail.message_id, "subject": mail.subject, "reply_code": reply.code,
-        "reply_text": reply.text[:500],
-    }  # fmt: skip
-    if reply.accepted:
-        return Sent(claimed.id, claimed.claim, "accepted", **about)
-    if reply.temporary:
-        pause = min(FIRST_RETRY_SECONDS * 2.0 ** (claimed.attempts - 1), LAST_RETRY_SECONDS)
-        return Sent(
-            claimed.id,
-            claimed.claim,
-            "queued",
-            **about,
-            reason="the relay asked to try later",
-            retry_seconds=pause,
+    def _reject(self, claimed: Claimed, reason: str) -> None:
+        self._fates.append(
+            Sent(claimed.id, claimed.claim, "rejected", reason=f"cannot be composed: {reason}"[:500])
         )
-    return Sent(
-        claimed.id, claimed.claim, "rejected", **about, reason="refused by the relay", bounce=_refusal(reply)
-    )
+        self._progress.set()
 
+    # --- from the lanes to the ledger ---------------------------------------------------------------------------
 
-def _refusal(reply: Reply) -> dict[str, object]:
-    """The detail of the `bounced` event that a permanent refusal is."""
-    kind = classify(code=reply.code, enhanced=reply.enhanced, text=reply.text, stage=reply.stage)
-    return {
-        "class": kind.value,
-        "code": reply.code,
-        "enhanced": reply.enhanced,
-        "reason": reply.text[:500],
-        "stage": reply.stage,
-    }
+    async def _settle_for_ever(self) -> None:
+        """Group commits of what has become of mails, and leases renewed while they wait."""
+        renewed = time.monotonic()
+        while True:
+            await asyncio.sleep(SETTLE_SECONDS)
+            await self._settle()
+            if time.monotonic() - renewed > RENEW_SECONDS:
+                await self.db.repeated(lambda conn: ledger.renew(conn, self.worker))
+                renewed = time.monotonic()
+
+    async def _settle(self) -> None:
+        fates, self._fates = self._fates, []
+        for lane in self._lanes.values():
+            fates += lane.fates
+            lane.fates = []
+        if not fates:
+            return
+        await self.db.repeated(lambda conn: ledger.settle(conn, fates, now=self.clock.now()))
+        for state, count in Counter(fate.state for fate in fates).items():
+            kind = "requeued" if state == "queued" else state
+            setattr(self.tally, kind, getattr(self.tally, kind) + count)
+        self._open -= len(fates)
+        self._progress.set()
+
+    async def _close_on_stop(self) -> None:
+        await self.stop.wait()
+        self._progress.set()
+
+    async def _wind_up(self) -> None:
+        """Let every session answer for what it has taken; the rest goes back."""
+        await asyncio.gather(*(lane.close() for lane in self._lanes.values()))
+        for lane in self._lanes.values():
+            self._give_back(lane.take_back(), "the hub stopped before it was offered")
 
 
 def _short(error: Exception) -> str:
@@ -274,19 +273,3 @@ def _short(error: Exception) -> str:
         if isinstance(error, TemplateError)
         else type(error).__name__
     )
-
-
-class _Pace:
-    """At most so many turns a second, spread evenly."""
-
-    def __init__(self, per_second: float | None) -> None:
-        self._gap = 1.0 / per_second if per_second else 0.0
-        self._next = 0.0
-
-    async def turn(self) -> None:
-        if not self._gap:
-            return
-        now = time.monotonic()
-        self._next = max(self._next, now) + self._gap
-        if self._next - self._gap > now:
-            await asyncio.sleep(self._next - self._gap - now)

@@ -10,6 +10,7 @@ from jinja2 import StrictUndefined, TemplateSyntaxError, nodes
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from hub.errors import ConfigError
+from hub.mail.program import PLAIN_FILTERS
 
 MAX_RENDERED = 2_000_000
 _JINJA = re.compile(r"\{\{.*?\}\}|\{%.*?%\}|\{#.*?#\}", re.DOTALL)
@@ -25,19 +26,24 @@ class _Environment(ImmutableSandboxedEnvironment):
         )
         for name in ("range", "lipsum", "cycler", "joiner", "namespace"):
             self.globals.pop(name, None)
+        for name in PLAIN_FILTERS:
+            self.filters[name] = _blank_safe(self.filters[name])
 
 
-_HTML, _TEXT = _Environment(html=True), _Environment(html=False)
+def _blank_safe(plain: Callable[..., Any]) -> Callable[..., Any]:
+    """A filter that leaves a blank a blank: a missing name must not be greeted as NONE."""
+    return lambda value, *more, **named: None if value is None else plain(value, *more, **named)
+
+
+HTML, TEXT = _Environment(html=True), _Environment(html=False)
 
 
 def compiled(source: str, *, html: bool) -> Callable[[dict[str, Any]], str]:
     """A function from values to the filled-in text. Raises ConfigError for a syntax error."""
     try:
-        template = (_HTML if html else _TEXT).from_string(source)
+        template = (HTML if html else TEXT).from_string(source)
     except TemplateSyntaxError as error:
-        raise ConfigError(
-            f"the template is wrong at line {error.lineno}: {error.message}", "mend the template"
-        ) from None
+        raise mistake(error) from None
 
     def render(values: dict[str, Any]) -> str:
         parts, size = [], 0
@@ -53,10 +59,15 @@ def compiled(source: str, *, html: bool) -> Callable[[dict[str, Any]], str]:
     return render
 
 
+def mistake(error: TemplateSyntaxError) -> ConfigError:
+    """A template's syntax error in our words."""
+    return ConfigError(f"the template is wrong at line {error.lineno}: {error.message}", "mend the template")
+
+
 def syntax_error(source: str) -> tuple[str, int] | None:
     """(what is wrong, line) of a template that does not parse."""
     try:
-        _HTML.parse(source)
+        HTML.parse(source)
     except TemplateSyntaxError as error:
         return str(error.message), error.lineno
     return None
@@ -64,7 +75,7 @@ def syntax_error(source: str) -> tuple[str, int] | None:
 
 def unknown_names(source: str, contact_fields: Collection[str]) -> list[tuple[str, int, int]]:
     """(name, line, column) of every variable and contact field that does not exist, in reading order."""
-    tree = _HTML.parse(source)
+    tree = HTML.parse(source)
     own = {node.name for node in tree.find_all(nodes.Name) if node.ctx in ("store", "param")} | {"loop"}
     found: list[tuple[str, int]] = []
     for node in tree.find_all(nodes.Name):

@@ -13,7 +13,11 @@ from dataclasses import dataclass
 from email.message import Message
 from enum import StrEnum
 
+import structlog
+
 from hub.bounces import enhanced_code
+
+log = structlog.get_logger()
 
 
 class Verdict(StrEnum):
@@ -150,7 +154,11 @@ def _free_text_failure(message: Message[str, str]) -> tuple[int, str] | None:
         message
     ):
         return None
-    temporary, permanent = all_failures(message)
+    try:
+        temporary, permanent = all_failures(message)
+    except Exception as error:  # its thirty detectors trust headers that a stranger wrote
+        log.info("a report could not be read for its text", reason=type(error).__name__)
+        return None
     if not temporary and not permanent:
         return None
     text = " ".join(_plain_text(message).split())

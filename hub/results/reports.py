@@ -100,14 +100,13 @@ async def _one(conn: AsyncConnection[Any], clock: Clock, signer: Signer, raw: by
 
 
 async def _match(conn: AsyncConnection[Any], signer: Signer, report: dsn.Report) -> int | None:
-    """Our own signed token first; then the Message-ID, which only our mail carried."""
-    for address in report.sent_to:
+    """The delivery that a report is about, by the tokens that only our mails carry: the return path, the Message-ID."""
+    reads = [(signer.read_return_path, address) for address in report.sent_to]
+    for read, text in [*reads, (signer.read_message_id, report.message_id)]:
         try:
-            delivery_id = signer.read_return_path(address)
+            delivery_id = read(text)
         except SignatureError:
             continue
         if await events.exists(conn, delivery_id):
             return delivery_id
-    if report.message_id:
-        return await events.delivery_of(conn, report.message_id)
     return None

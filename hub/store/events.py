@@ -153,12 +153,6 @@ async def keep_report(
     return cursor.rowcount == 1
 
 
-async def delivery_of(conn: AsyncConnection[Any], message_id: str) -> int | None:
-    """The delivery that carried this Message-ID."""
-    row = await (await conn.execute("SELECT id FROM delivery WHERE message_id = %s", [message_id])).fetchone()
-    return int(row[0]) if row else None
-
-
 async def exists(conn: AsyncConnection[Any], delivery_id: int) -> bool:
     return (
         await (await conn.execute("SELECT 1 FROM delivery WHERE id = %s", [delivery_id])).fetchone()

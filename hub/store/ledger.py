@@ -10,14 +10,15 @@ A claim carries a fence number: an outcome is recorded only by the holder of the
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from psycopg import AsyncConnection
-from psycopg.rows import dict_row
+
+from hub.model import CONTACT_FIELDS, FieldType
 
 LEASE_SECONDS = 60
 MAX_ATTEMPTS = 30
@@ -39,28 +40,25 @@ class NewDelivery:
 
 @dataclass(frozen=True)
 class Claimed:
-    """A mail that is ours to send until its lease runs out. `contact` holds what templates may name."""
+    """A mail that is ours to send until its lease runs out."""
 
     id: int
     message: str
     purpose: str
+    contact_id: int
     email: str
+    country: str
     attempts: int
     claim: int
-    contact: dict[str, Any] = field(default_factory=dict)
-    deals: list[dict[str, Any]] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
-class Sent:
+class Sent(NamedTuple):
     """The outcome of one mail. `state` is accepted, rejected, uncertain or queued (again, after `retry_seconds`)."""
 
     id: int
     claim: int
     state: str
     relay: str = ""
-    message_id: str = ""
-    subject: str = ""
     reply_code: int | None = None
     reply_text: str = ""
     reason: str = ""
@@ -128,48 +126,30 @@ async def claim(
         "worker": worker, "limit": limit, "now": now, "lease": LEASE_SECONDS,
         "purposes": list(purposes), "opt_in": [name for name, needed in purposes.items() if needed],
     }  # fmt: skip
-    async with conn.cursor(row_factory=dict_row) as cursor:
-        await cursor.execute(
-            f"""
-            WITH due AS (
-                SELECT d.id FROM delivery d
-                WHERE d.state = 'queued' AND (d.not_before IS NULL OR d.not_before <= %(now)s)
-                  AND (d.retry_at IS NULL OR d.retry_at <= clock_timestamp())
-                ORDER BY d.id LIMIT %(limit)s FOR UPDATE SKIP LOCKED
-            ), judged AS (
-                SELECT d.id, c.email, {_EXCLUDED} AS reason
-                FROM due JOIN delivery d USING (id) JOIN contact c ON c.id = d.contact_id
-                CROSS JOIN LATERAL (SELECT address_hash(c.email) AS hash) a
-            )
-            UPDATE delivery d SET
-                state = CASE WHEN j.reason IS NULL THEN 'claimed' ELSE 'excluded' END,
-                reason = coalesce(j.reason, ''), email = j.email, claimed_by = %(worker)s,
-                claim = nextval('delivery_claim'), attempts = d.attempts + 1,
-                lease_until = CASE WHEN j.reason IS NULL THEN clock_timestamp() + make_interval(secs => %(lease)s) END
-            FROM judged j WHERE d.id = j.id
-            RETURNING d.id, d.message, d.purpose, d.email, d.attempts, d.claim, d.state, d.contact_id
-            """.encode(),
-            values,
+    cursor = await conn.execute(
+        f"""
+        WITH due AS (
+            SELECT d.id FROM delivery d
+            WHERE d.state = 'queued' AND (d.not_before IS NULL OR d.not_before <= %(now)s)
+              AND (d.retry_at IS NULL OR d.retry_at <= clock_timestamp())
+            ORDER BY d.id LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+        ), judged AS (
+            SELECT d.id, c.email, c.country, {_EXCLUDED} AS reason
+            FROM due JOIN delivery d USING (id) JOIN contact c ON c.id = d.contact_id
+            CROSS JOIN LATERAL (SELECT address_hash(c.email) AS hash) a
         )
-        rows = sorted(await cursor.fetchall(), key=lambda row: row["id"])
-    mine = [row for row in rows if row["state"] == "claimed"]
-    people = await _people(conn, [row["contact_id"] for row in mine])
-    found = []
-    for row in mine:
-        contact, deals = people[row["contact_id"]]
-        found.append(
-            Claimed(
-                row["id"],
-                row["message"],
-                row["purpose"],
-                row["email"],
-                row["attempts"],
-                row["claim"],
-                contact,
-                deals,
-            )
-        )
-    return found
+        UPDATE delivery d SET
+            state = CASE WHEN j.reason IS NULL THEN 'claimed' ELSE 'excluded' END,
+            reason = coalesce(j.reason, ''), email = j.email, claimed_by = %(worker)s,
+            claim = nextval('delivery_claim'), attempts = d.attempts + 1,
+            lease_until = CASE WHEN j.reason IS NULL THEN clock_timestamp() + make_interval(secs => %(lease)s) END
+        FROM judged j WHERE d.id = j.id
+        RETURNING d.id, d.message, d.purpose, d.contact_id, d.email, coalesce(j.country, ''), d.attempts, d.claim, d.state
+        """.encode(),
+        values,
+    )
+    rows = sorted(await cursor.fetchall())
+    return [Claimed(*row[:-1]) for row in rows if row[-1] == "claimed"]
 
 
 async def due(conn: AsyncConnection[Any], *, now: datetime) -> bool:
@@ -183,49 +163,83 @@ async def due(conn: AsyncConnection[Any], *, now: datetime) -> bool:
     return bool(row and row[0])
 
 
-async def _people(
-    conn: AsyncConnection[Any], ids: Sequence[int]
+async def people(
+    conn: AsyncConnection[Any], ids: Sequence[int], fields: Collection[str] | None, *, deals: bool
 ) -> dict[int, tuple[dict[str, Any], list[dict[str, Any]]]]:
-    """contact id -> (its fields, its deals), for templates."""
+    """contact id -> (its fields, its deals), for templates: the named fields only, or all of them with None."""
+    names = None if fields is None else sorted(fields)
+    contact: Sequence[str] = ["to_jsonb(c) - '{fields,merged_into,state}'::text[] || c.fields"]
+    if names is not None:
+        contact = [_field(name) for name in names]
+    columns = ", ".join([*contact, _DEALS if deals else "NULL"])
     cursor = await conn.execute(
-        """
-        SELECT c.id, to_jsonb(c) - '{fields,merged_into,state}'::text[] || c.fields,
-               coalesce((SELECT jsonb_agg(jsonb_build_object('name', d.name, 'stage', d.stage, 'pipeline', d.pipeline,
-                            'amount', d.amount, 'currency', d.currency) ORDER BY d.id)
-                         FROM contact_deal d WHERE d.contact_id = c.id), '[]')
-        FROM contact c WHERE c.id = ANY(%s)
-        """,
-        [list(ids)],
+        f"SELECT c.id, {columns} FROM contact c WHERE c.id = ANY(%s::bigint[])".encode(), [_array(ids)]
     )
-    return {id: (contact, deals) for id, contact, deals in await cursor.fetchall()}
+    rows = await cursor.fetchall()
+    if names is None:
+        return {id: (contact, deals or []) for id, contact, deals in rows}
+    return {row[0]: (dict(zip(names, row[1:-1], strict=True)), row[-1] or []) for row in rows}
 
 
-async def begin(
-    conn: AsyncConnection[Any],
-    rows: Sequence[Claimed],
-    message_ids: Mapping[int, str],
-    subjects: Mapping[int, str],
-    relay: str,
-) -> set[int]:
-    """Commit this just before SMTP. Returns the ids that are still ours; only those may be sent."""
+_DEALS = """
+    (SELECT jsonb_agg(jsonb_build_object('name', d.name, 'stage', d.stage, 'pipeline', d.pipeline,
+                                         'amount', d.amount, 'currency', d.currency) ORDER BY d.id)
+     FROM contact_deal d WHERE d.contact_id = c.id)
+"""
+
+
+def _field(name: str) -> str:
+    """A contact's field as SQL. What is no text comes as JSON has it, so that templates see one form of it everywhere."""
+    known = CONTACT_FIELDS.get(name)
+    if known is not None and known.column and known.type in (FieldType.TEXT, FieldType.ENUM):
+        return f"c.{known.column}"
+    if known is not None and known.column:
+        return f"to_jsonb(c.{known.column})"
+    quoted = name.replace("'", "''").replace("%", "%%")
+    return f"c.fields -> '{quoted}'"
+
+
+def _array(values: Iterable[int]) -> str:
+    """Whole numbers as PostgreSQL writes an array: a hundred times quicker than a list of parameters."""
+    return "{" + ",".join(map(str, values)) + "}"
+
+
+def _text_array(values: Iterable[str]) -> str:
+    """Texts as PostgreSQL writes an array. NUL, which no text of PostgreSQL may hold, is dropped."""
+    quoted = [v.replace("\\", "\\\\").replace('"', '\\"').replace("\0", "") for v in values]
+    return '{"' + '","'.join(quoted) + '"}' if quoted else "{}"
+
+
+async def begin(conn: AsyncConnection[Any], rows: Sequence[tuple[Claimed, str]], relay: str) -> set[int]:
+    """Commit this before anything of these mails (each with its subject) reaches the relay. Returns the ids that are
+    still ours; only those may be sent. May be repeated, as long as none of them was offered."""
     cursor = await conn.execute(
         """
-        UPDATE delivery d SET state = 'sending', relay = %s, message_id = b.message_id, subject = b.subject,
+        UPDATE delivery d SET state = 'sending', relay = %s, subject = b.subject,
             lease_until = clock_timestamp() + make_interval(secs => %s)
-        FROM unnest(%s::bigint[], %s::bigint[], %s::text[], %s::text[]) AS b (id, claim, message_id, subject)
-        WHERE d.id = b.id AND d.claim = b.claim AND d.state = 'claimed'
+        FROM unnest(%s::bigint[], %s::bigint[], %s::text[]) AS b (id, claim, subject)
+        WHERE d.id = b.id AND d.claim = b.claim AND d.state IN ('claimed', 'sending')
         RETURNING d.id
         """,
         [
             relay,
             LEASE_SECONDS,
-            [r.id for r in rows],
-            [r.claim for r in rows],
-            [message_ids[r.id] for r in rows],
-            [subjects[r.id] for r in rows],
+            _array(r.id for r, _ in rows),
+            _array(r.claim for r, _ in rows),
+            _text_array(subject for _, subject in rows),
         ],
     )
     return {row[0] for row in await cursor.fetchall()}
+
+
+async def renew(conn: AsyncConnection[Any], worker: str) -> int:
+    """Lengthen the leases of everything that a worker is still at."""
+    cursor = await conn.execute(
+        """UPDATE delivery SET lease_until = clock_timestamp() + make_interval(secs => %s)
+           WHERE claimed_by = %s AND state IN ('claimed', 'sending')""",
+        [LEASE_SECONDS, worker],
+    )
+    return cursor.rowcount
 
 
 async def settle(conn: AsyncConnection[Any], outcomes: Sequence[Sent], *, now: datetime) -> int:
@@ -234,37 +248,70 @@ async def settle(conn: AsyncConnection[Any], outcomes: Sequence[Sent], *, now: d
     An outcome that comes late still settles an `uncertain` row: it is better knowledge. People may be faster than
     a relay's answer: then the row is `accepted` already, and gets the reply.
     """
-    if not outcomes:
-        return 0
+    accepted = [o for o in outcomes if o.state == "accepted"]
+    others = [o for o in outcomes if o.state != "accepted"]
+    settled = await _settle_accepted(conn, accepted, now=now) if accepted else 0
+    return settled + (await _settle_others(conn, others, now=now) if others else 0)
+
+
+async def _settle_accepted(conn: AsyncConnection[Any], outcomes: Sequence[Sent], *, now: datetime) -> int:
+    cursor = await conn.execute(
+        """
+        WITH told AS (
+            SELECT * FROM unnest(%(ids)s::bigint[], %(claims)s::bigint[], %(codes)s::int[], %(texts)s::text[])
+                AS t (id, claim, reply_code, reply_text)
+        ), held AS (  -- in one order, so that two group commits never wait for each other
+            SELECT d.id FROM delivery d JOIN told t ON t.id = d.id ORDER BY d.id FOR UPDATE OF d
+        ), settled AS (
+            UPDATE delivery d SET state = 'accepted', reply_code = t.reply_code, reply_text = t.reply_text, reason = '',
+                lease_until = NULL, retry_at = NULL, sent_at = coalesce(d.sent_at, %(now)s)
+            FROM told t JOIN held USING (id)
+            WHERE d.id = t.id AND d.claim = t.claim
+              AND (d.state IN ('claimed', 'sending', 'uncertain') OR (d.state = 'accepted' AND d.reply_code IS NULL))
+            RETURNING d.id, d.contact_id
+        ), happened AS (
+            INSERT INTO event (delivery_id, contact_id, kind, occurred_at, received_at, source, source_key)
+            SELECT id, contact_id, 'sent', %(now)s::timestamptz, %(now)s::timestamptz, 'relay', 'sent:' || id FROM settled
+            ON CONFLICT (source_key) DO NOTHING
+        )
+        SELECT count(*) FROM settled
+        """,
+        {
+            "ids": _array(o.id for o in outcomes),
+            "claims": _array(o.claim for o in outcomes),
+            "codes": _array(o.reply_code or 0 for o in outcomes),
+            "texts": _text_array(o.reply_text for o in outcomes),
+            "now": now,
+        },
+    )
+    row = await cursor.fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+async def _settle_others(conn: AsyncConnection[Any], outcomes: Sequence[Sent], *, now: datetime) -> int:
     cursor = await conn.execute(
         """
         WITH told AS (
             SELECT * FROM jsonb_to_recordset(%(rows)s::jsonb) AS t (id bigint, claim bigint, state text, relay text,
-                message_id text, subject text, reply_code int, reply_text text, reason text, retry_seconds float, offered boolean,
-                bounce jsonb)
-        ), held AS (  -- in one order, so that two group commits never wait for each other
+                reply_code int, reply_text text, reason text, retry_seconds float, offered boolean, bounce jsonb)
+        ), held AS (
             SELECT d.id FROM delivery d JOIN told t ON t.id = d.id ORDER BY d.id FOR UPDATE OF d
         ), settled AS (
             UPDATE delivery d SET
                 state = CASE WHEN t.state = 'queued' AND t.offered AND d.attempts >= %(max_attempts)s THEN 'rejected'
                              ELSE t.state END,
                 attempts = CASE WHEN t.offered THEN d.attempts ELSE d.attempts - 1 END,
-                relay = coalesce(nullif(t.relay, ''), d.relay), message_id = coalesce(nullif(t.message_id, ''), d.message_id),
-                subject = coalesce(nullif(t.subject, ''), d.subject),
+                relay = coalesce(nullif(t.relay, ''), d.relay),
                 reply_code = t.reply_code, reply_text = t.reply_text, reason = t.reason, lease_until = NULL,
                 retry_at = CASE WHEN t.state = 'queued' THEN clock_timestamp() + make_interval(secs => t.retry_seconds) END,
-                sent_at = CASE WHEN t.state = 'accepted' THEN %(now)s ELSE d.sent_at END,
                 settled_at = CASE WHEN t.state = 'rejected' THEN %(now)s ELSE d.settled_at END
             FROM told t JOIN held USING (id)
             WHERE d.id = t.id AND d.claim = t.claim
-              AND (d.state IN ('claimed', 'sending') OR (d.state = 'uncertain' AND t.state IN ('accepted', 'rejected'))
-                   OR (d.state = 'accepted' AND t.state = 'accepted' AND d.reply_code IS NULL))
+              AND (d.state IN ('claimed', 'sending') OR (d.state = 'uncertain' AND t.state = 'rejected'))
             RETURNING d.id, d.contact_id, d.email, d.state, t.bounce
         ), happened AS (
             INSERT INTO event (delivery_id, contact_id, kind, occurred_at, received_at, source, source_key, detail)
-            SELECT id, contact_id, 'sent', %(now)s::timestamptz, %(now)s::timestamptz, 'relay', 'sent:' || id, '{}' FROM settled
-            WHERE state = 'accepted'
-            UNION ALL
             SELECT id, contact_id, 'bounced', %(now)s, %(now)s, 'relay', 'refused:' || id, bounce FROM settled
             WHERE state = 'rejected' AND bounce IS NOT NULL
             ON CONFLICT (source_key) DO NOTHING
@@ -278,7 +325,7 @@ async def settle(conn: AsyncConnection[Any], outcomes: Sequence[Sent], *, now: d
         SELECT count(*) FROM settled
         """,
         {
-            "rows": msgspec.json.encode([vars(o) for o in outcomes]).decode(),
+            "rows": msgspec.json.encode([o._asdict() for o in outcomes]).decode(),
             "now": now,
             "max_attempts": MAX_ATTEMPTS,
         },
@@ -322,8 +369,8 @@ async def release(conn: AsyncConnection[Any], rows: Sequence[Claimed]) -> int:
     cursor = await conn.execute(
         """UPDATE delivery d SET state = 'queued', attempts = d.attempts - 1, lease_until = NULL
            FROM unnest(%s::bigint[], %s::bigint[]) AS b (id, claim)
-            WHERE d.id = b.id AND d.claim = b.claim AND d.state = 'claimed'""",
-        [[r.id for r in rows], [r.claim for r in rows]],
+           WHERE d.id = b.id AND d.claim = b.claim AND d.state = 'claimed'""",
+        [_array(r.id for r in rows), _array(r.claim for r in rows)],
     )
     return cursor.rowcount
 

@@ -1,0 +1,117 @@
+"""Text as mail carries it: quoted-printable bodies (RFC 2045), encoded words in headers (RFC 2047), CRLF lines only.
+
+Bodies are made of pieces that know nothing of each other: each begins at the start of a line, and a soft line break
+stands between two. So what is the same for everybody is encoded once, and a value alone for each recipient.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from functools import lru_cache
+
+from markupsafe import escape
+
+SOFT_BREAK = b"=\r\n"
+LINE = 76
+MAX_WORD = 900  # a line may have 998 octets (RFC 5322, 2.1.1)
+_PLAIN = bytes(c for c in range(32, 127) if c != ord("="))
+_DOTTED = re.compile(rb"\r\n\.")
+
+
+def quoted_printable(text: str) -> bytes:
+    """Text encoded for a place at the start of a line; its last line stays open (no line end is added).
+
+    Every line is at most 76 octets, none begins with a dot (SMTP's own), and every line end is CRLF.
+    """
+    data = text.encode("utf-8", "replace")
+    if len(data) < LINE and not data.translate(None, _PLAIN) and not data.startswith(b"."):
+        return data
+    if b"\r" in data:
+        data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    encoded = (
+        binascii.b2a_qp(data, quotetabs=False, istext=True).replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
+    )
+    if encoded.startswith(b".") or _DOTTED.search(encoded):
+        return b"\r\n".join([_without_dot(line) for line in encoded.split(b"\r\n")])
+    return encoded
+
+
+def _without_dot(line: bytes) -> bytes:
+    """A line with a dot at its start encoded; broken again where it grew too long."""
+    if not line.startswith(b"."):
+        return line
+    line = b"=2E" + line[1:]
+    return line if len(line) <= LINE else b"=2E" + SOFT_BREAK + _without_dot(line[3:])
+
+
+def printed(value: object, *, html: bool) -> str:
+    """A value as Jinja prints it: a blank as nothing, escaped in HTML."""
+    if value is None:
+        return ""
+    return str(escape(value)) if html else str(value)
+
+
+@lru_cache(maxsize=16_384, typed=True)
+def html_piece(value: object) -> bytes:
+    """A value of one recipient for an HTML body. Kept, since people share names, companies and cities."""
+    return quoted_printable(printed(value, html=True))
+
+
+@lru_cache(maxsize=16_384, typed=True)
+def text_piece(value: object) -> bytes:
+    """The same for a plain-text body."""
+    return quoted_printable(printed(value, html=False))
+
+
+def static_piece(text: str, *, first: bool) -> bytes:
+    """What is the same for everybody, ready to stand between values. `first`: nothing stands before it."""
+    encoded = quoted_printable(text)
+    start = b"" if first else SOFT_BREAK
+    return start + encoded + (b"" if not encoded or encoded.endswith(b"\r\n") else SOFT_BREAK)
+
+
+def one_line(value: object) -> str:
+    """A header's value: no line breaks, no control characters, single blanks."""
+    text = str(value)
+    if not text.isprintable():
+        text = "".join([c if c.isprintable() or c.isspace() else " " for c in text])
+    return " ".join(text.split())
+
+
+@lru_cache(maxsize=8192)
+def header_text(text: str, first_line: int = 66) -> bytes:
+    """An unstructured header's value (`one_line`), folded; encoded words where it is not plain ASCII.
+
+    `first_line` is the room that the header's name leaves.
+    """
+    if not text.isascii() or "=?" in text or max(map(len, text.split(" "))) > MAX_WORD:
+        return _encoded_words(text)
+    return text.encode() if len(text) <= first_line else _folded(text, first_line)
+
+
+def _folded(text: str, room: int) -> bytes:
+    """ASCII text folded at blanks (RFC 5322, 2.2.3): the blank stays, at the start of the new line."""
+    lines: list[str] = []
+    line = ""
+    for word in text.split(" "):
+        if line and len(line) + 1 + len(word) > room:
+            lines.append(line)
+            line, room = word, LINE
+        else:
+            line = f"{line} {word}" if line else word
+    return "\r\n ".join([*lines, line]).encode()
+
+
+def _encoded_words(text: str) -> bytes:
+    """Words of at most 75 octets (RFC 2047, 2), none of which cuts a character; the first leaves room for a name."""
+    words: list[bytes] = []
+    piece = b""
+    for character in text:
+        encoded = character.encode("utf-8", "replace")
+        if len(piece) + len(encoded) > 39:
+            words.append(piece)
+            piece = b""
+        piece += encoded
+    return b"\r\n ".join([b"=?utf-8?b?%b?=" % base64.b64encode(word) for word in [*words, piece]])
