@@ -357,6 +357,8 @@ class _Checker:
         for name, message in self.settings.messages.items():
             domain = parseaddr(message.from_)[1].rpartition("@")[2]
             relays = self.settings.relays.values()
+            if any(set(relay.serves.purposes) - self._names("purposes") for relay in relays):
+                continue  # the purpose that is misspelt may be this one
             if relays and not any(serves(relay, message.purpose, domain, None) for relay in relays):
                 what = f"no relay may carry message {name}: none serves {message.purpose} from {domain}"
                 self._wrong(("messages", name), what, "see `serves` of the relays", key=True)

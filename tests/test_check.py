@@ -145,6 +145,41 @@ EXPECTED: dict[str, list[tuple[str, str]]] = {
         ("28-several-at-once.yaml:18:33", "port must be a whole number, not 'x'"),
         ("28-several-at-once.yaml:21:1", "unknown key 'wbe'; did you mean 'web'?"),
     ],
+    "40-relay-serves": [
+        ("40-relay-serves.yaml:22:25", "there is no purpose 'newz'; did you mean 'news'?"),
+        (
+            "40-relay-serves.yaml:22:48",
+            "'UK' is no country; write its two letters of ISO 3166-1, e.g. DE; the United Kingdom is GB",
+        ),
+    ],
+    "41-warm-up-goes-down": [
+        (
+            "41-warm-up-goes-down.yaml:22:50",
+            "the warm-up plan goes down on day 3, from 100 to 80; let each day allow as many or more",
+        ),
+    ],
+    "42-weights": [
+        (
+            "42-weights.yaml:18:66",
+            "every relay of order 1 has the weight 0; give one of them a weight above 0",
+        ),
+    ],
+    "43-no-way-out": [
+        (
+            "43-no-way-out.yaml:10:3",
+            "no relay may carry message hello: none serves news from mailyard.example; see `serves` of the relays",
+        ),
+    ],
+    "44-receivers": [
+        ("44-receivers.yaml:24:7", "googlemail.com is the same receiver as gmail; keep one of them"),
+        ("44-receivers.yaml:25:7", "'gmial' is no domain and no provider; did you mean 'gmail'?"),
+    ],
+    "45-limits": [
+        ("45-limits.yaml:22:24", "per_hour input should be greater than 0, not 0; correct it"),
+        ("45-limits.yaml:22:32", "day: 'local' is unknown; known are rolling, utc"),
+        ("45-limits.yaml:23:22", "start must be a date such as 2026-11-25, not 'tomorrow'"),
+        ("45-limits.yaml:23:38", "plan must not be empty"),
+    ],
 }
 
 

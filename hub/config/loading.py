@@ -157,7 +157,8 @@ def _sentence(document: Document, where: At, owner: type[BaseModel] | None, each
         "float_type": "must be a number", "float_parsing": "must be a number", "bool_parsing": "must be true or false",
         "bool_type": "must be true or false", "dict_type": "must be a table of keys and values",
         "model_type": "must be a table of keys and values", "model_attributes_type": "must be a table of keys and values",
-        "list_type": "must be a list",
+        "list_type": "must be a list", "date_from_datetime_parsing": "must be a date such as 2026-11-25",
+        "date_type": "must be a date such as 2026-11-25", "too_short": "must not be empty",
     }  # fmt: skip
     if kind == "literal_error":
         options = [o.strip("'") for o in str(each["ctx"]["expected"]).replace(" or ", ", ").split(", ")]
