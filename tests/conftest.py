@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -18,14 +19,21 @@ from tests.support.rig import Rig, hubspot_account, opened
 
 
 @pytest.fixture(scope="session")
-def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[embedded.Urls]:
-    """Embedded servers, or those that HUB_TEST_DATABASE_URL and HUB_TEST_REDIS_URL name."""
+def servers() -> Iterator[embedded.Urls]:
+    """Embedded servers, or those that HUB_TEST_DATABASE_URL and HUB_TEST_REDIS_URL name.
+
+    Not in pytest's own folder: each session that starts closes that to all users but the one who runs it, and as root
+    our PostgreSQL is another.
+    """
     environ = {
         f"HUB_{name}_URL": os.environ[f"HUB_TEST_{name}_URL"]
         for name in ("DATABASE", "REDIS")
         if f"HUB_TEST_{name}_URL" in os.environ
     }
-    with embedded.running(tmp_path_factory.mktemp("servers"), environ) as urls:
+    with (
+        tempfile.TemporaryDirectory(prefix="hub-tests-", ignore_cleanup_errors=True) as folder,
+        embedded.running(Path(folder), environ) as urls,
+    ):
         yield urls
 
 

@@ -174,9 +174,7 @@ class Mapping:
                     value = read(fields.get(source))
                 except ValueError as error:
                     fix = f"correct it there, or change the mapping of {name}"
-                    mapped.errors.append(
-                        BadValue(name, str(fields.get(source))[:200], f"{source} {error}", fix)
-                    )
+                    mapped.errors.append(BadValue(name, _shown(fields.get(source)), f"{source} {error}", fix))
                     if has_column:
                         mapped.columns[name] = None
                     continue  # a value that cannot be read is no blank: it clears nothing
@@ -191,9 +189,7 @@ class Mapping:
                         mapped.consent[consent.purpose] = "out"
                 except ValueError as error:
                     fix = "correct it there, or name a field that holds true or false"
-                    mapped.errors.append(
-                        BadValue("consent", str(said)[:200], f"{consent.field} {error}", fix)
-                    )
+                    mapped.errors.append(BadValue("consent", _shown(said), f"{consent.field} {error}", fix))
             return mapped
 
         return pull
@@ -205,3 +201,8 @@ class Mapping:
             if name not in STANDARD[object]
         }
         return {**STANDARD[object], **own}
+
+
+def _shown(value: Any) -> str:
+    """A bad value as it is kept with the run: PostgreSQL keeps no NUL."""
+    return str(value)[:200].replace("\x00", "\ufffd")

@@ -82,7 +82,7 @@ def test_a_type(kind: str, given: Any, expected: Any) -> None:
     mapped = pulled(f"{{field: v, type: {kind}}}", given)
     if expected is BAD:
         (error,) = mapped.errors
-        assert (error.field, error.value) == ("x", str(given)[:200])
+        assert (error.field, error.value) == ("x", str(given)[:200].replace("\x00", "\ufffd"))
         assert error.message.startswith("v ")
         assert error.fix
         assert "x" not in mapped.custom
