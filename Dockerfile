@@ -2,8 +2,9 @@
 FROM python:3.13-slim AS build
 WORKDIR /build
 RUN python -m venv /opt/hub
-COPY requirements.txt ./
-RUN /opt/hub/bin/pip install --no-cache-dir --disable-pip-version-check --require-hashes -r requirements.txt
+COPY requirements-build.txt requirements.txt ./
+RUN /opt/hub/bin/pip install --no-cache-dir --disable-pip-version-check --require-hashes -r requirements-build.txt
+RUN /opt/hub/bin/pip install --no-cache-dir --disable-pip-version-check --require-hashes --no-build-isolation -r requirements.txt
 COPY pyproject.toml README.md ./
 COPY hub hub
 COPY connectors connectors

@@ -30,13 +30,15 @@ make_environment() { # NAME REQUIREMENTS
   base=$(find_python)
   folder="${HUB_VENV_DIR:-.}/.venv-$1"
   PYTHON="$folder/bin/python"
-  stamp=$(checksum "$base" "$2" pyproject.toml)
+  stamp=$(checksum "$base" requirements-build.txt "$2" pyproject.toml)
   if [ -x "$PYTHON" ] && [ "$(cat "$folder/stamp" 2>/dev/null)" = "$stamp" ]; then
     return
   fi
   say "Setting up $folder with $("$base" --version) (once; about a minute)"
   "$base" -m venv --clear "$folder"
-  "$PYTHON" -m pip install --quiet --disable-pip-version-check --require-hashes -r "$2" >&2
+  # Packages that come as source only are built by tools that are pinned, too.
+  "$PYTHON" -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-build.txt >&2
+  "$PYTHON" -m pip install --quiet --disable-pip-version-check --require-hashes --no-build-isolation -r "$2" >&2
   "$PYTHON" -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable . >&2
   printf '%s\n' "$stamp" >"$folder/stamp"
 }
