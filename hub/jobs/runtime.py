@@ -37,6 +37,8 @@ from hub.sync.pull import Progress
 if TYPE_CHECKING:
     from hub.config.settings import Settings
     from hub.mail.compose import Composer
+    from hub.mail.dkim import Signer as DkimSigner
+    from hub.mail.gates import Gates
 
 
 @dataclass
@@ -81,6 +83,20 @@ class Runtime:
             self.signer,
             contact_fields=frozenset(self.catalog.contact_fields),
         )
+
+    @cached_property
+    def dkim(self) -> DkimSigner:
+        """Signs mails with the configured keys."""
+        from hub.mail.dkim import Signer, keys
+
+        return Signer(keys(self.settings.dkim), self.clock)
+
+    @cached_property
+    def gates(self) -> Gates:
+        """What must hold before a message's first mail goes out by a relay."""
+        from hub.mail.gates import Gates
+
+        return Gates(self.config, self.dkim, self.clock)
 
     @cached_property
     def relays(self) -> dict[str, Relay]:
@@ -183,6 +199,8 @@ class Runtime:
         return self._mappings[name]
 
     async def close(self) -> None:
+        if "dkim" in self.__dict__:
+            self.dkim.close()
         for connector in self._connectors.values():
             await connector.http.close()
         await self.bell.close()
