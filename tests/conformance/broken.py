@@ -46,6 +46,7 @@ def found_by(*checks: str, among: Sequence[str] = ()) -> Any:
     def keep(kind: type[AcmeCrm]) -> type[AcmeCrm]:
         families = tuple(among) or tuple({f"{check.partition('.')[0]}." for check in checks})
         case = type(f"{kind.__name__}Case", (AcmeCase,), {"connector": kind})
+        globals()[case.__name__] = case
         BROKEN.append((case, frozenset(checks), families))
         return kind
 
@@ -256,7 +257,7 @@ class ReadsOtherValues(AcmeCrm):
         ]
 
 
-@found_by("fault.500", among=("fault.",))
+@found_by("fault.500", among=("fault.500", "fault.html"))
 class TakesAnErrorForTheEnd(AcmeCrm):
     async def pull(self, stream: str, cursor: Cursor) -> AsyncIterator[Page]:
         try:
@@ -268,7 +269,7 @@ class TakesAnErrorForTheEnd(AcmeCrm):
             yield Page(records=[], cursor={"position": 10**9}, done=True)
 
 
-@found_by("fault.429", among=("fault.",))
+@found_by("fault.429", among=("fault.429", "fault.html"))
 class TakesALimitForAMistake(AcmeCrm):
     async def pull(self, stream: str, cursor: Cursor) -> AsyncIterator[Page]:
         try:
@@ -331,9 +332,7 @@ class WritesTwice(Rekeyed):
     pass
 
 
-@found_by(
-    "push.lost-answer", "push.truncated", among=("push.lost-answer", "push.truncated", "push.500", "push.429")
-)
+@found_by("push.lost-answer", "push.truncated", among=("push.lost-answer", "push.truncated", "push.429"))
 class RepeatsBlindly(Rekeyed):
     """It says that its pushes are not repeatable, and takes a lost answer for a refusal."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -184,6 +186,24 @@ def test_an_unknown_check_is_named() -> None:
 def test_the_checks_of_a_case_are_those_of_its_kind() -> None:
     assert checks_for(SmtpCase) == RELAY_CHECKS
     assert checks_for(AcmeCase) == CONNECTOR_CHECKS
+
+
+def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    line = [sys.executable, "-m", "hub.sdk.conformance", *arguments]
+    return subprocess.run(line, capture_output=True, text=True, check=False, env=environment)
+
+
+def test_the_command_prints_the_report_and_tells_by_its_code_whether_the_grade_is_reached() -> None:
+    done = command("acme_case:AcmeCase", "--only", "manifest.complete", "--only", "pull.complete", "--json")
+    told = json.loads(done.stdout)
+    assert (done.returncode, told["subject"]) == (0, "acme_crm")
+    assert {name: check["state"] for name, check in told["checks"].items()} == {
+        "manifest.complete": "passed", "pull.complete": "passed",
+    }  # fmt: skip
+    wrong = command("tests.conformance.broken:HasNoLimitsCase", "--only", "manifest.complete")
+    assert wrong.returncode == 1
+    assert "failed: limits is empty" in wrong.stdout
 
 
 def test_the_suite_needs_no_pytest() -> None:

@@ -20,7 +20,8 @@ An author writes a case and gets one test a check:
 
     TestAcme = suite_for(AcmeCase, "gold")
 
-A mail relay has a smaller suite: `RelayCase`. `report(AcmeCase)` gives check -> what was found, without pytest.
+A mail relay has a smaller suite: `RelayCase`. `report(AcmeCase)` gives check -> what was found, without pytest, and
+so does `python -m hub.sdk.conformance acme_case:AcmeCase --grade gold`.
 
 The grade is computed from the checks that ran; nobody claims it.
 
