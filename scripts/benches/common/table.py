@@ -103,9 +103,21 @@ def machine() -> dict[str, Any]:
     }  # fmt: skip
 
 
-def show(
+def show(title: str, columns: Sequence[Column], rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print a table. A row has a `name` and the columns' keys; what it lacks stays blank."""
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    table.add_column("")
+    for column in columns:
+        table.add_column(column.title, justify="right")
+    for row in rows:
+        table.add_row(str(row["name"]), *(_shown(row.get(column.key), column.decimals) for column in columns))
+    if rows:
+        _console().print(table)
+
+
+def finish(
     bench: str,
-    sections: Sequence[tuple[str, Sequence[Column], Sequence[Mapping[str, Any]]]],
+    rows: Sequence[Mapping[str, Any]],
     ratios: Mapping[str, float | None],
     aims: Mapping[str, Aim],
     *,
@@ -113,40 +125,29 @@ def show(
     as_json: bool = False,
     **more: Any,
 ) -> None:
-    """Print a table for each section (title, columns, rows), the ratios with their aims, and the notes.
+    """Print the ratios with their aims, and the notes.
 
-    A row has a `name` and the columns' keys; a section's table leaves out what is missing. With `as_json` the last line
-    of standard output is one object: `bench`, `rows`, `ratios`, and what else is given.
+    With `as_json` the last line of standard output is one object: `bench`, `rows`, `ratios`, and what else is given.
     """
-    console = Console(width=None if sys.stdout.isatty() else TABLE_COLUMNS, highlight=False)
-    for title, columns, rows in sections:
-        table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
-        table.add_column("")
-        for column in columns:
-            table.add_column(column.title, justify="right")
-        for row in rows:
-            table.add_row(
-                str(row["name"]), *(_shown(row.get(column.key), column.decimals) for column in columns)
-            )
-        console.print(table)
     table = Table(title="Ratios", title_justify="left", box=box.SIMPLE_HEAD)
     for heading in ("", "now", "at least", "aim", ""):
-        table.add_column(heading, justify="left" if not heading else "right")
+        table.add_column(heading, justify="right" if heading else "left")
     for name, value in ratios.items():
-        aim = aims.get(name)
-        floor = "" if aim is None or aim.floor is None else f"{'< ' if aim.at_most else ''}{aim.floor:g}"
-        wished = "" if aim is None or aim.aim is None else f"{aim.aim:g}"
-        verdict = "" if aim is None or value is None else aim.verdict(value)
+        aim = aims.get(name, Aim())
+        floor = "" if aim.floor is None else f"{'< ' if aim.at_most else ''}{aim.floor:g}"
+        wished = "" if aim.aim is None else f"{aim.aim:g}"
+        verdict = "" if value is None or name not in aims else aim.verdict(value)
         table.add_row(name, "not measured" if value is None else f"{value:g}", floor, wished, verdict)
-    console.print(table)
+    _console().print(table)
     for note in notes:
-        console.print(f"- {note}", markup=False)
+        _console().print(f"- {note}", markup=False)
     if as_json:
-        rows = [dict(row) for _, _, section in sections for row in section]
-        print(
-            json.dumps({"bench": bench, "rows": rows, "ratios": dict(ratios), "machine": machine(), **more}),
-            flush=True,
-        )
+        told = {"bench": bench, "rows": list(rows), "ratios": dict(ratios), "machine": machine(), **more}
+        print(json.dumps(told), flush=True)
+
+
+def _console() -> Console:
+    return Console(width=None if sys.stdout.isatty() else TABLE_COLUMNS, highlight=False)
 
 
 def _shown(value: Any, decimals: int) -> str:
