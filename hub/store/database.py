@@ -44,7 +44,11 @@ class Database:
     async def __aenter__(self) -> Database:
         try:
             await self._pool.open(wait=True, timeout=self.wait_seconds)
-        except PoolTimeout as error:
+        except BaseException as error:
+            # Its tasks outlive a cancelled start, and a loop that ends would wait for them for ever.
+            await self._pool.close(timeout=1.0)
+            if not isinstance(error, PoolTimeout):
+                raise
             raise HubError(
                 f"PostgreSQL was not reached within {self.wait_seconds:.0f} s",
                 "check that the server runs and that HUB_DATABASE_URL names it",
