@@ -128,6 +128,7 @@ class Server:
     cut_in: int | None = None  # hang up after so many bytes of mail
     pieces: list[int] | None = None  # sizes in which answers go out, over and over
     late_seconds: float = 0.0
+    greeting: bytes = b"220 here\r\n"
     tls: ssl.SSLContext | None = None
     behind_starttls: bytes = b""  # plain text behind the answer to STARTTLS
     login: dict[str, str] = field(default_factory=dict)  # mechanism -> "user:secret"
@@ -166,6 +167,7 @@ class Peer(asyncio.Protocol):
         self.logging_in: Callable[[bytes], bytes] | None = None
         self.pumping: asyncio.Task[None] | None = None
         self.ended = False
+        self.early: bytes | None = None  # what comes while TLS is being agreed upon
 
     def connection_made(self, transport: Any) -> None:
         self.transport = transport
@@ -173,10 +175,13 @@ class Peer(asyncio.Protocol):
             self.server.connections += 1
             self.server.peers.append(self)
             self.secure = transport.get_extra_info("sslcontext") is not None
-            transport.write(b"220 here\r\n")
+            transport.write(self.server.greeting)
 
     def data_received(self, data: bytes) -> None:
         server = self.server
+        if self.early is not None:
+            self.early += data
+            return
         if self.ended or server.silent:
             return
         hang_up = False
@@ -239,6 +244,7 @@ class Peer(asyncio.Protocol):
                 for n, each in enumerate(lines)
             )
         if upper == b"STARTTLS" and server.tls:
+            self.transport.pause_reading()  # what comes next is TLS
             self.transport.write(b"220 go\r\n" + server.behind_starttls)
             asyncio.get_running_loop().create_task(self._secured())
             return b""
@@ -301,12 +307,16 @@ class Peer(asyncio.Protocol):
 
     async def _secured(self) -> None:
         loop = asyncio.get_running_loop()
-        self.secure, self.buffer = True, b""
+        self.secure, self.buffer, self.early = True, b"", b""
         assert self.server.tls is not None
         try:
             self.transport = await loop.start_tls(self.transport, self, self.server.tls, server_side=True)
         except (OSError, ssl.SSLError):
             self.ended = True
+            return
+        early, self.early = self.early, None
+        if early:
+            self.data_received(early)
 
     def _flush(self) -> None:
         server, out = self.server, bytes(self.out)

@@ -445,13 +445,12 @@ def test_a_session_that_is_cancelled_tells_the_fates(loop: str, level: str, stag
 def test_a_source_that_raises_ends_the_session_with_its_own_error(loop: str, level: str, method: str) -> None:
     async def go() -> None:
         server, book = Server(), Book(offers(3))
-        async with serving(server):
-            async with relay(server, pipelining=level).session() as session:
-                book.raises = method
-                with pytest.raises(LookupError, match=method):
-                    await session.run(book)
-                with pytest.raises(NotSent):
-                    await session.run(book)
+        async with serving(server), relay(server, pipelining=level).session() as session:
+            book.raises = method
+            with pytest.raises(LookupError, match=method):
+                await session.run(book)
+            with pytest.raises(NotSent):
+                await session.run(book)
         book.agrees_with(server)
 
     run(loop, go())
@@ -461,11 +460,10 @@ def test_a_source_that_raises_ends_the_session_with_its_own_error(loop: str, lev
 def test_a_source_that_raises_at_the_end_still_hears_of_the_others(loop: str, method: str) -> None:
     async def go() -> None:
         server, book = Server(script={("end", 1): b"354 what\r\n"}), Book(offers(3))
-        async with serving(server):
-            async with relay(server, pipelining="full").session() as session:
-                book.raises = method
-                with pytest.raises(LookupError, match=method):
-                    await session.run(book)
+        async with serving(server), relay(server, pipelining="full").session() as session:
+            book.raises = method
+            with pytest.raises(LookupError, match=method):
+                await session.run(book)
         assert book.told == ["250", "unknown", "unsent"]
 
     run(loop, go())
