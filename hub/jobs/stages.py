@@ -86,7 +86,7 @@ async def _funnels(runtime: Runtime, key: str) -> Done:
 async def _mail(runtime: Runtime, key: str) -> Done:
     sender = Sender(
         runtime.db, runtime.clock, runtime.composer, runtime.relays, runtime.settings.relays, worker=runtime.worker,
-        stop=runtime.stopping,
+        signer=runtime.dkim if runtime.settings.dkim else None, gates=runtime.gates, stop=runtime.stopping,
     )  # fmt: skip
     tally = await sender.send_due(runtime.purposes)
     return Done(tally.total, (Wake("results"),) if tally.total else ())

@@ -92,6 +92,7 @@ class Message:
         self.name, self.section, self.composer = name, section, composer
         settings = composer.settings
         self.marketing = settings.purposes[section.purpose].marketing
+        self.from_domain = parseaddr(section.from_)[1].rpartition("@")[2].lower()
         self._links = Links(section.track, settings.web.public_url.rstrip("/"), composer.signer)
         html = self._source()
         text = section.text or template.as_text(html)

@@ -7,16 +7,18 @@ each mail that went in comes out once.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import NamedTuple, cast
 
 import structlog
 
 from hub.bounces import classify
-from hub.config.settings import RelaySection
-from hub.sdk.relay import NotSent, Offer, Relay, Reply
+from hub.mail.way import Way
+from hub.sdk.relay import NotSent, Offer, Pipelining, Relay, Reply
 from hub.store.ledger import Claimed, Sent
 
 log = structlog.get_logger()
@@ -24,6 +26,7 @@ log = structlog.get_logger()
 FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS = 60.0, 3_600.0
 AHEAD = 400
 """Mails that wait for a session at most: what a crash leaves uncertain is what was begun."""
+PARKED_SECONDS = 5.0
 MAX_OFFERS = 3
 """A mail whose offer ends that many sessions waits like one that was refused: it may be what ends them."""
 
@@ -39,29 +42,33 @@ class Begun(NamedTuple):
 class Lane:
     """The sessions of one relay. `progress` is called when there is room for more, and when a session has ended."""
 
-    def __init__(self, relay: Relay, section: RelaySection, progress: Callable[[], None]) -> None:
-        self.relay, self.section, self.name = relay, section, relay.name
+    def __init__(self, relay: Relay, way: Way, progress: Callable[[], None]) -> None:
+        self.relay, self.way, self.name = relay, way, relay.name
+        self.places = 0  # reserved in the relay's windows for mails to come
         self.fates: list[Sent] = []
         self.failure = ""  # why the last session gave nothing; empty while the relay works
         self._progress = progress
         self._ready: deque[Offer] = deque()
+        self._parked: dict[str, _Parked] = {}  # by domain: their receiver takes no more at the moment
         self._begun: dict[int, Begun] = {}
         self._offers: dict[int, int] = {}
         self._answers = 0
+        self._proved = False  # an answer came since the last failure
         self._closing = False
         self._fresh = asyncio.Event()
         self._sessions: set[asyncio.Task[None]] = set()
-        self._pace = Pace(section.limits.per_second)
+        if way.pipelining is not None:
+            relay.pipelining = cast("Pipelining", way.pipelining)
 
     @property
     def waiting(self) -> int:
         """Mails that no session has taken yet."""
-        return len(self._ready)
+        return len(self._ready) + sum(len(parked.offers) for parked in self._parked.values())
 
     @property
     def away(self) -> bool:
-        """Whether the relay was not to be reached, and no session is left that could still reach it."""
-        return bool(self.failure) and not self._sessions
+        """Whether the relay is not to be reached: no session may be opened, or the last one failed and none is left."""
+        return not self._sessions and (bool(self.failure) or not self.way.usable())
 
     def put(self, mails: Iterable[Begun]) -> None:
         """Take in mails that are begun in the ledger, and open sessions for them."""
@@ -69,16 +76,16 @@ class Lane:
             self._begun[mail.offer.id] = mail
             self._ready.append(mail.offer)
         self._fresh.set()
-        while not self._closing and len(self._sessions) < min(
-            self.section.limits.connections, len(self._ready)
-        ):
+        while not self._closing and len(self._sessions) < min(self.way.sessions(), self.waiting):
             session = asyncio.create_task(self._session())
             self._sessions.add(session)
             session.add_done_callback(self._ended)
 
     def take_back(self) -> list[Begun]:
         """Everything that no session has taken, to be offered elsewhere or given back."""
-        found = [self._begun.pop(offer.id) for offer in self._ready]
+        parked = [offer for each in self._parked.values() for offer in each.offers]
+        found = [self._begun.pop(offer.id) for offer in [*parked, *self._ready]]
+        self._parked.clear()
         self._ready.clear()
         return found
 
@@ -94,7 +101,7 @@ class Lane:
     async def _session(self) -> None:
         """Sessions one after the other: relays end them after some mails or some time. One without any answer says that
         the relay is away."""
-        while self._ready and not self._closing:
+        while self.waiting and not self._closing and self.way.usable():
             before = self._answers
             try:
                 async with self.relay.session() as session:
@@ -103,34 +110,56 @@ class Lane:
             except NotSent as error:
                 log.warning("a relay's session ended", relay=self.name, reason=error.what)
                 if self._answers == before:
-                    self.failure = error.what
+                    self._failed(error.what, login=error.login)
                     return
+            finally:
+                self.way.pipelining = self.relay.pipelining
+
+    def _failed(self, reason: str, *, login: bool = False) -> None:
+        self.failure, self._proved = reason, False
+        self.way.session_failed(reason, login=login)
 
     def _ended(self, session: asyncio.Task[None]) -> None:
         self._sessions.discard(session)
         if not session.cancelled() and (error := session.exception()) is not None:
             log.error("a relay's session failed", relay=self.name, exc_info=error)
-            self.failure = f"{type(error).__name__} within the session"
+            self._failed(f"{type(error).__name__} within the session")
         self._progress()
 
     # --- as a source -------------------------------------------------------------------------------------
 
     def next(self) -> Offer | None:
-        if self._closing or not self._ready or not self._pace.turn():
+        if self._closing:
             return None
-        if len(self._ready) == AHEAD:
-            self._progress()
-        return self._ready.popleft()
+        if self._parked and (offer := self._unparked()) is not None:
+            return offer
+        while self._ready:
+            if len(self._ready) == AHEAD:
+                self._progress()
+            offer = self._ready.popleft()
+            domain = _domain(offer)
+            if domain in self._parked:
+                self._parked[domain].offers.append(offer)
+                continue
+            wait = self.way.wait_seconds(domain)
+            if not wait:
+                return offer
+            self._park(domain, offer, wait)
+        return None
 
     async def more(self) -> bool:
         while not self._closing:
             if self._ready:
-                if (pause := self._pace.seconds()) <= 0:
-                    return True
-                await asyncio.sleep(pause)
-                continue
+                return True
             self._fresh.clear()
-            await self._fresh.wait()
+            if not self._parked:
+                await self._fresh.wait()
+                continue
+            pause = min(parked.until for parked in self._parked.values()) - time.monotonic()
+            if pause <= 0:
+                return True
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._fresh.wait(), pause)
         return False
 
     def begun(self, offer: Offer) -> None:
@@ -138,6 +167,10 @@ class Lane:
 
     def answered(self, offer: Offer, reply: Reply) -> None:
         self._answers += 1
+        if not self._proved:
+            self._proved = True
+            self.way.session_worked()
+        self.way.told(_domain(offer), reply)
         claimed = self._begun.pop(offer.id).claimed
         if reply.accepted:
             fate = Sent(claimed.id, claimed.claim, "accepted", self.name, reply.code, reply.text[:500])
@@ -146,18 +179,70 @@ class Lane:
         self.fates.append(fate)
 
     def unsent(self, offer: Offer, reason: str) -> None:
+        self.way.unsent(_domain(offer))
         tries = self._offers[offer.id] = self._offers.get(offer.id, 0) + 1
         if tries < MAX_OFFERS:
             self._ready.appendleft(offer)
             return
+        del self._offers[offer.id]
         claimed = self._begun.pop(offer.id).claimed
         self.fates.append(
             Sent(claimed.id, claimed.claim, "queued", self.name, reason=reason, retry_seconds=pause(claimed))
         )
 
     def unknown(self, offer: Offer, reason: str) -> None:
+        self.way.unknown(_domain(offer))
         claimed = self._begun.pop(offer.id).claimed
         self.fates.append(Sent(claimed.id, claimed.claim, "uncertain", self.name, reason=reason))
+
+    # --- receivers that take no more now ---------------------------------------------------------------------
+
+    def _park(self, domain: str, offer: Offer, wait: float) -> None:
+        """Set a mail aside for a moment; one that would wait long goes back, so that others can come."""
+        if wait <= PARKED_SECONDS:
+            self._parked[domain] = _Parked(time.monotonic() + wait, deque([offer]))
+            return
+        claimed = self._begun.pop(offer.id).claimed
+        reason = "the relay or the receiver takes no more at the moment"
+        self.fates.append(
+            Sent(
+                claimed.id,
+                claimed.claim,
+                "queued",
+                self.name,
+                reason=reason,
+                retry_seconds=wait,
+                offered=False,
+            )
+        )
+
+    def _unparked(self) -> Offer | None:
+        """The first mail that was set aside and may go now."""
+        now = time.monotonic()
+        for domain, parked in self._parked.items():
+            if parked.until > now:
+                continue
+            wait = self.way.wait_seconds(domain)
+            if wait:
+                parked.until = now + wait
+                continue
+            offer = parked.offers.popleft()
+            if not parked.offers:
+                del self._parked[domain]
+            return offer
+        return None
+
+
+@dataclass
+class _Parked:
+    """Mails to one domain, and when to ask again (monotonic)."""
+
+    until: float
+    offers: deque[Offer]
+
+
+def _domain(offer: Offer) -> str:
+    return offer.recipient.rpartition("@")[2].lower()
 
 
 def pause(claimed: Claimed) -> float:
@@ -179,25 +264,3 @@ def _refused(claimed: Claimed, relay: str, reply: Reply) -> Sent:
     return Sent(
         claimed.id, claimed.claim, "rejected", relay, reply.code, text, "refused by the relay", bounce=bounce
     )
-
-
-class Pace:
-    """At most so many turns a second, spread evenly."""
-
-    def __init__(self, per_second: float | None) -> None:
-        self._gap = 1.0 / per_second if per_second else 0.0
-        self._next = 0.0
-
-    def seconds(self) -> float:
-        """How long until the next turn."""
-        return self._next - time.monotonic() if self._gap else 0.0
-
-    def turn(self) -> bool:
-        """Whether it is anybody's turn now; then it is taken."""
-        if not self._gap:
-            return True
-        now = time.monotonic()
-        if now < self._next:
-            return False
-        self._next = max(self._next, now) + self._gap
-        return True

@@ -14,7 +14,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 
 import structlog
 from jinja2 import TemplateError
@@ -24,7 +23,9 @@ from hub.config.settings import RelaySection
 from hub.errors import HubError
 from hub.mail.compose import Composer, Recipient
 from hub.mail.dkim import Signer
+from hub.mail.gates import Gates
 from hub.mail.lane import AHEAD, Begun, Lane
+from hub.mail.traffic import Traffic
 from hub.sdk.relay import Offer, Relay
 from hub.store import ledger
 from hub.store.database import Database
@@ -36,6 +37,9 @@ CHUNK = 1_000
 GROUP = 200
 """Mails that are begun in one commit."""
 SETTLE_SECONDS = 0.02
+FLUSH_SECONDS = 1.0
+AGAIN_SECONDS = 60.0
+"""When a mail that no relay may carry now is looked at again."""
 RENEW_SECONDS = ledger.LEASE_SECONDS / 4
 
 
@@ -54,7 +58,7 @@ class Tally:
 
 
 class Sender:
-    """Sends through the configured relays, in their order."""
+    """Sends through the configured relays: which one carries a mail, and how fast, is `Traffic`'s to say."""
 
     def __init__(
         self,
@@ -66,66 +70,82 @@ class Sender:
         *,
         worker: str,
         signer: Signer | None = None,
+        gates: Gates | None = None,
         stop: asyncio.Event | None = None,
     ) -> None:
-        self.db, self.clock, self.composer, self.sections = db, clock, composer, sections
-        self.worker, self.signer, self.stop = worker, signer, stop or asyncio.Event()
+        self.db, self.clock, self.composer, self.relays = db, clock, composer, relays
+        self.worker, self.signer, self.gates, self.stop = worker, signer, gates, stop or asyncio.Event()
         self.tally = Tally()
+        self.traffic = Traffic(db, clock, sections, worker=worker)
+        self._lanes: dict[str, Lane] = {}
         self._progress = asyncio.Event()
-        self._lanes = {
-            name: Lane(relay, sections[name], self._progress.set) for name, relay in relays.items()
-        }
+        self._over = False
         self._open = 0  # mails that are claimed and not settled
         self._fates: list[Sent] = []
+        self._bars: dict[
+            tuple[str, str], tuple[str, float]
+        ] = {}  # what gates said, and until when it is believed
+        self._barred: set[str] = set()  # messages that the gates keep back
 
     async def send_due(self, purposes: Mapping[str, bool]) -> Tally:
         """Send everything that is due, until nothing is, no relay answers, or `stop` is set.
 
         While it runs it holds the lock of its worker's name, by which the others know that it is alive.
         """
-        async with self.db.exclusive(f"worker:{self.worker}"):
+        async with self.db.exclusive(f"worker:{self.worker}"), self.traffic:
             async with self.db.transaction() as conn:
                 await ledger.recover(conn)
+            for name, relay in self.relays.items():
+                self._lanes[name] = Lane(relay, self.traffic.way(name), self._progress.set)
             async with asyncio.TaskGroup() as tasks:
-                settling = tasks.create_task(self._settle_for_ever())
+                tasks.create_task(self._settle_until_over())
                 stopping = tasks.create_task(self._close_on_stop())
                 try:
                     await self._send(purposes)
-                finally:
-                    stopping.cancel()
                     await self._wind_up()
-                    settling.cancel()
-            await self._settle()
+                finally:
+                    self._over = True
+                    stopping.cancel()
         return self.tally
 
     # --- from the ledger to the lanes -----------------------------------------------------------------------
 
     async def _send(self, purposes: Mapping[str, bool]) -> None:
-        while not self.stop.is_set() and await self._room_of_the_day():
-            claimed = await self._claim(purposes)
+        while not self.stop.is_set():
+            room = await self._room()
+            claimed = await self._claim(purposes, min(CHUNK, room)) if room else []
             if claimed:
                 await self._offer_all(claimed)
             elif self._open == 0:
                 return
             else:
                 await self._until(lambda: self._open == 0)
-            if self._lane() is None:
-                return
 
-    async def _claim(self, purposes: Mapping[str, bool]) -> list[Claimed]:
+    async def _room(self) -> int:
+        """How many mails the relays may be given now, all together; their places are reserved."""
+        room = 0
+        for name, lane in self._lanes.items():
+            if not lane.away:
+                lane.places += await self.traffic.reserve(name, max(0, CHUNK - lane.places))
+                room += lane.places
+        return room
+
+    async def _claim(self, purposes: Mapping[str, bool], limit: int) -> list[Claimed]:
         """The next mails; none when nothing is due."""
         while True:
             now = self.clock.now()
             async with self.db.transaction() as conn:
-                claimed = await ledger.claim(conn, purposes, worker=self.worker, limit=CHUNK, now=now)
-                if claimed or not await ledger.due(conn, now=now):
+                claimed = await ledger.claim(
+                    conn, purposes, worker=self.worker, limit=limit, now=now, without=self._barred
+                )
+                if claimed or not await ledger.due(conn, now=now, without=self._barred):
                     self._open += len(claimed)
                     return claimed
 
     async def _offer_all(self, claimed: Sequence[Claimed]) -> None:
         """Compose, begin and offer a chunk, group by group; what cannot be offered now is given back."""
         left = list(claimed)
-        while left and not self.stop.is_set() and self._lane() is not None:
+        while left and not self.stop.is_set() and not all(lane.away for lane in self._lanes.values()):
             group, left = left[:GROUP], left[GROUP:]
             await self._offer(await self._composed(group))
             await self._until(lambda: self._waiting <= AHEAD)
@@ -134,24 +154,58 @@ class Sender:
             self._open -= len(left)
 
     async def _offer(self, mails: Sequence[Begun]) -> None:
-        """Begin mails with the first relay that is not away, and hand them to its lane."""
-        lane = self._lane()
-        if lane is None:
-            self._give_back(mails, "no relay is to be reached")
-            return
-        pairs = [(mail.claimed, mail.subject) for mail in mails]
-        ours = await self.db.repeated(lambda conn: ledger.begin(conn, pairs, lane.name))
-        self._open -= len(mails) - len(ours)
-        lane.put(mail for mail in mails if mail.claimed.id in ours)
+        """Begin mails and hand each to the lane of the relay that is to carry it."""
+        lots: dict[str, list[Begun]] = {}
+        for mail in mails:
+            name = await self._relay_for(mail)
+            if name is not None:
+                lots.setdefault(name, []).append(mail)
+        for name, lot in lots.items():
+            pairs = [(mail.claimed, mail.subject) for mail in lot]
+            ours = await self.db.repeated(lambda conn, p=pairs, n=name: ledger.begin(conn, p, n))  # type: ignore[misc]
+            self._open -= len(lot) - len(ours)
+            self._lanes[name].put(mail for mail in lot if mail.claimed.id in ours)
 
-    def _lane(self) -> Lane | None:
-        """The first lane whose relay is not away."""
-        return next((lane for lane in self._lanes.values() if not lane.away), None)
+    async def _relay_for(self, mail: Begun) -> str | None:
+        """The first relay on the mail's route that is not away, has a place and is let through by the gates; else the
+        mail goes back, with the reason."""
+        to = mail.claimed
+        domain = self.composer.message(to.message).from_domain
+        reason, pause = "no relay serves it; see `serves` in hub.yaml", AGAIN_SECONDS
+        for name in self.traffic.routes(to.purpose, domain, to.country, to.id):
+            lane = self._lanes[name]
+            if lane.away:
+                reason, pause = f"relay {name} is not to be reached", 1.0
+            elif lane.places <= 0:
+                reason, pause = (
+                    f"relay {name} takes no more at the moment",
+                    self.traffic.room_in_seconds(name),
+                )
+            elif bar := await self._barring(to.message, name):
+                reason = bar
+                self._barred.add(to.message)
+            else:
+                lane.places -= 1
+                self._barred.discard(to.message)
+                return name
+        self._give_back([mail], reason[:500], pause)
+        return None
 
-    def _give_back(self, mails: Sequence[Begun], reason: str) -> None:
-        """Nothing of these was offered: they wait for the next round as if they had never been claimed."""
+    async def _barring(self, message: str, relay: str) -> str:
+        """Which gates keep a message from going out by a relay; empty when none does."""
+        if self.gates is None:
+            return ""
+        known, until = self._bars.get((message, relay), ("", 0.0))
+        if time.monotonic() >= until:
+            verdict = await self.gates.verdict(message, relay)
+            known = "" if verdict.ok else "; ".join(str(f) for f in verdict.reasons if f.bars)
+            self._bars[message, relay] = known, time.monotonic() + FLUSH_SECONDS
+        return known
+
+    def _give_back(self, mails: Sequence[Begun], reason: str, pause_seconds: float) -> None:
+        """Nothing of these was offered: they wait as if they had never been claimed."""
         self._fates += [
-            Sent(c.id, c.claim, "queued", reason=reason, retry_seconds=1.0, offered=False)
+            Sent(c.id, c.claim, "queued", reason=reason, retry_seconds=pause_seconds, offered=False)
             for c, _, _ in mails
         ]
         self._progress.set()
@@ -170,19 +224,6 @@ class Sender:
     @property
     def _waiting(self) -> int:
         return sum(lane.waiting for lane in self._lanes.values())
-
-    async def _room_of_the_day(self) -> bool:
-        """Whether any relay's day still has room; one whose day is over is left out."""
-        for name, lane in self._lanes.items():
-            per_day = self.sections[name].limits.per_day
-            if per_day is None or lane.away:
-                continue
-            await self._until(lambda: self._open == 0)
-            async with self.db.connection() as conn:
-                used = await ledger.sent_since(conn, name, self.clock.now() - timedelta(days=1))
-            if used >= per_day:
-                lane.failure = "its day is over"
-        return self._lane() is not None
 
     # --- composing --------------------------------------------------------------------------------------------
 
@@ -231,12 +272,15 @@ class Sender:
 
     # --- from the lanes to the ledger ---------------------------------------------------------------------------
 
-    async def _settle_for_ever(self) -> None:
-        """Group commits of what has become of mails, and leases renewed while they wait."""
-        renewed = time.monotonic()
-        while True:
+    async def _settle_until_over(self) -> None:
+        """Group commits of what has become of mails; leases renewed while they wait; word with the other workers."""
+        renewed = told = time.monotonic()
+        while not self._over or self._fates or any(lane.fates for lane in self._lanes.values()):
             await asyncio.sleep(SETTLE_SECONDS)
             await self._settle()
+            if time.monotonic() - told > FLUSH_SECONDS:
+                await self.traffic.flush()
+                told = time.monotonic()
             if time.monotonic() - renewed > RENEW_SECONDS:
                 await self.db.repeated(lambda conn: ledger.renew(conn, self.worker))
                 renewed = time.monotonic()
@@ -263,7 +307,8 @@ class Sender:
         """Let every session answer for what it has taken; the rest goes back."""
         await asyncio.gather(*(lane.close() for lane in self._lanes.values()))
         for lane in self._lanes.values():
-            self._give_back(lane.take_back(), "the hub stopped before it was offered")
+            self._give_back(lane.take_back(), "the hub stopped before it was offered", 0.0)
+            self.traffic.give_back(lane.name, lane.places)
 
 
 def _short(error: Exception) -> str:

@@ -43,7 +43,14 @@ class Reply(NamedTuple):
 
 
 class NotSent(HubError):
-    """The relay cannot be used now and nothing was accepted: connect, TLS, login, or lost before the end of DATA."""
+    """The relay cannot be used now and nothing was accepted: connect, TLS, login, or lost before the end of DATA.
+
+    `login`: it refused who we are, and will again until somebody mends that.
+    """
+
+    def __init__(self, what: str, fix: str = "", where: str = "", *, login: bool = False) -> None:
+        super().__init__(what, fix, where)
+        self.login = login
 
 
 class UnknownOutcome(HubError):

@@ -114,16 +114,22 @@ _EXCLUDED = """
 
 
 async def claim(
-    conn: AsyncConnection[Any], purposes: Mapping[str, bool], *, worker: str, limit: int, now: datetime
+    conn: AsyncConnection[Any],
+    purposes: Mapping[str, bool],
+    *,
+    worker: str,
+    limit: int,
+    now: datetime,
+    without: Collection[str] = (),
 ) -> list[Claimed]:
     """Claim up to `limit` due mails, oldest first; commit before anything is sent.
 
     `purposes` is name -> whether it needs an opt-in. Suppression and consent are applied here, at the last
     moment: what may not be sent becomes `excluded` with its reason. Returns an empty list only when nothing is
-    due; a batch of which all were excluded gives `[]` too, so callers look again (`due`).
+    due; a batch of which all were excluded gives `[]` too, so callers look again (`due`). `without` are messages to pass by.
     """
     values = {
-        "worker": worker, "limit": limit, "now": now, "lease": LEASE_SECONDS,
+        "worker": worker, "limit": limit, "now": now, "lease": LEASE_SECONDS, "without": list(without),
         "purposes": list(purposes), "opt_in": [name for name, needed in purposes.items() if needed],
     }  # fmt: skip
     cursor = await conn.execute(
@@ -131,7 +137,7 @@ async def claim(
         WITH due AS (
             SELECT d.id FROM delivery d
             WHERE d.state = 'queued' AND (d.not_before IS NULL OR d.not_before <= %(now)s)
-              AND (d.retry_at IS NULL OR d.retry_at <= clock_timestamp())
+              AND (d.retry_at IS NULL OR d.retry_at <= clock_timestamp()) AND NOT d.message = ANY(%(without)s)
             ORDER BY d.id LIMIT %(limit)s FOR UPDATE SKIP LOCKED
         ), judged AS (
             SELECT d.id, c.email, c.country, {_EXCLUDED} AS reason
@@ -152,12 +158,12 @@ async def claim(
     return [Claimed(*row[:-1]) for row in rows if row[-1] == "claimed"]
 
 
-async def due(conn: AsyncConnection[Any], *, now: datetime) -> bool:
+async def due(conn: AsyncConnection[Any], *, now: datetime, without: Collection[str] = ()) -> bool:
     """Whether any mail may be claimed now."""
     cursor = await conn.execute(
         """SELECT EXISTS (SELECT FROM delivery WHERE state = 'queued' AND (not_before IS NULL OR not_before <= %s)
-                          AND (retry_at IS NULL OR retry_at <= clock_timestamp()))""",
-        [now],
+                          AND (retry_at IS NULL OR retry_at <= clock_timestamp()) AND NOT message = ANY(%s))""",
+        [now, list(without)],
     )
     row = await cursor.fetchone()
     return bool(row and row[0])
@@ -373,15 +379,3 @@ async def release(conn: AsyncConnection[Any], rows: Sequence[Claimed]) -> int:
         [_array(r.id for r in rows), _array(r.claim for r in rows)],
     )
     return cursor.rowcount
-
-
-async def sent_since(conn: AsyncConnection[Any], relay: str, since: datetime) -> int:
-    """How many mails a relay has taken since a moment of hub time."""
-    row = await (
-        await conn.execute(
-            "SELECT count(*) FROM delivery WHERE relay = %s AND state = 'accepted' AND sent_at >= %s",
-            [relay, since],
-        )
-    ).fetchone()
-    assert row is not None
-    return int(row[0])

@@ -16,6 +16,7 @@ import pytest
 from contracts.hubspot.sandbox import HubSpotSandbox
 from contracts.smtp.relay import RelaySandbox
 from hub.clock import ManualClock
+from hub.mail import send
 from tests.contracts import smtp_case
 from tests.support.rig import HUB_YAML, Rig, opened
 
@@ -234,12 +235,15 @@ async def test_a_mail_that_cannot_be_composed_is_rejected_and_the_others_go(
     assert "cannot be composed" in rows[0][2]
 
 
-async def test_two_workers_share_the_ledger(post: Rig, relay: RelaySandbox) -> None:
+async def test_two_workers_share_the_ledger(
+    post: Rig, relay: RelaySandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import asyncio
 
     from hub.jobs import runtime as runtimes
     from hub.jobs import stages
 
+    monkeypatch.setattr(send, "CHUNK", 100)
     fill(post, 900)
     await post.run("pull:contacts", "lists", "funnels")
     async with runtimes.opened(post.folder / "hub.yaml", post.environ, clock=post.clock) as other:
