@@ -18,7 +18,7 @@ import tempfile
 import time
 import tomllib
 from collections.abc import Callable, Iterator, Sequence
-from datetime import timedelta
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -92,7 +92,7 @@ def kind(annotation: Any) -> str:
     """A key's type in an admin's words."""
     plain = {
         str: "text", int: "whole number", float: "number", bool: "true or false", SecretStr: "secret", timedelta: "duration",
-        Any: "any value",
+        Any: "any value", date: "day",
     }  # fmt: skip
     if annotation in plain:
         return plain[annotation]
@@ -341,17 +341,14 @@ TEXT = re.compile(
 
 
 def placed(found: re.Match[str]) -> str:
-    """A piece of text without the blanks around it: not every viewer keeps those."""
+    """A piece of text as its words, each at its own place: not every viewer keeps blanks and widths."""
     head, x, y, length, rest, text = found.groups()
-    plain = html.unescape(text)
-    if not plain.strip():
-        return ""
+    plain = html.unescape(text).replace("\u00a0", " ")
     wide = float(length) / cell_len(plain)
-    left, right = (cell_len(plain) - cell_len(each) for each in (plain.lstrip(), plain.rstrip()))
-    words = html.escape(plain.strip(), quote=False).replace(" ", "&#160;").replace("\u00a0", "&#160;")
-    return (
-        f'{head} x="{float(x) + left * wide:.1f}" {y} textLength="{float(length) - (left + right) * wide:.1f}"{rest}>'
-        f"{words}</text>"
+    return "\n".join(
+        f'{head} x="{float(x) + cell_len(plain[: word.start()]) * wide:.1f}" {y} '
+        f'textLength="{cell_len(word[0]) * wide:.1f}"{rest}>{html.escape(word[0], quote=False)}</text>'
+        for word in re.finditer(r"\S+", plain)
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import sys
@@ -77,7 +78,8 @@ def serve(place: Place) -> None:
             await server.serve()
             watching.cancel()
 
-    _run(go())
+    with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises it again when everything has ended
+        _run(go())
 
 
 @click.command()

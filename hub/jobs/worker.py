@@ -113,6 +113,8 @@ async def _close(worker: Worker) -> None:
         await worker.close()
     except (RedisError, OSError) as error:
         log.debug("redis was gone before the worker could be closed", error=type(error).__name__)
+    except asyncio.CancelledError:  # arq hands on that a job was cut short when the worker's loop was ended
+        log.debug("a job ended with the worker")
 
 
 def _stop_on_signals(stopping: asyncio.Event) -> None:

