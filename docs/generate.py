@@ -344,7 +344,7 @@ def placed(found: re.Match[str]) -> str:
     """A piece of text as its words, each at its own place: not every viewer keeps blanks and widths."""
     head, x, y, length, rest, text = found.groups()
     plain = html.unescape(text).replace("\u00a0", " ")
-    wide = float(length) / cell_len(plain)
+    wide = float(length) / max(cell_len(plain), 1)
     return "\n".join(
         f'{head} x="{float(x) + cell_len(plain[: word.start()]) * wide:.1f}" {y} '
         f'textLength="{cell_len(word[0]) * wide:.1f}"{rest}>{html.escape(word[0], quote=False)}</text>'
