@@ -17,6 +17,7 @@ from typing import NamedTuple, cast
 import structlog
 
 from hub.bounces import classify
+from hub.mail.journal import Journal
 from hub.mail.way import Way
 from hub.sdk.relay import NotSent, Offer, Pipelining, Relay, Reply
 from hub.store.ledger import Claimed, Sent
@@ -42,8 +43,8 @@ class Begun(NamedTuple):
 class Lane:
     """The sessions of one relay. `progress` is called when there is room for more, and when a session has ended."""
 
-    def __init__(self, relay: Relay, way: Way, progress: Callable[[], None]) -> None:
-        self.relay, self.way, self.name = relay, way, relay.name
+    def __init__(self, relay: Relay, way: Way, journal: Journal, progress: Callable[[], None]) -> None:
+        self.relay, self.way, self.journal, self.name = relay, way, journal, relay.name
         self.places = 0  # reserved in the relay's windows for mails to come
         self.fates: list[Sent] = []
         self.failure = ""  # why the last session gave nothing; empty while the relay works
@@ -163,22 +164,19 @@ class Lane:
         return False
 
     def begun(self, offer: Offer) -> None:
-        """Nothing to note: the ledger says `sending` already."""
+        self.journal.offered(offer.id, self._begun[offer.id].claimed.claim)
 
     def answered(self, offer: Offer, reply: Reply) -> None:
+        self.journal.answered(offer.id, reply.code, reply.text)
         self._answers += 1
         if not self._proved:
             self._proved = True
             self.way.session_worked()
         self.way.told(_domain(offer), reply)
-        claimed = self._begun.pop(offer.id).claimed
-        if reply.accepted:
-            fate = Sent(claimed.id, claimed.claim, "accepted", self.name, reply.code, reply.text[:500])
-        else:
-            fate = _refused(claimed, self.name, reply)
-        self.fates.append(fate)
+        self.fates.append(fate(self._begun.pop(offer.id).claimed, self.name, reply))
 
     def unsent(self, offer: Offer, reason: str) -> None:
+        self.journal.forget([offer.id])
         self.way.unsent(_domain(offer))
         tries = self._offers[offer.id] = self._offers.get(offer.id, 0) + 1
         if tries < MAX_OFFERS:
@@ -250,9 +248,11 @@ def pause(claimed: Claimed) -> float:
     return float(min(FIRST_RETRY_SECONDS * 2.0 ** (claimed.attempts - 1), LAST_RETRY_SECONDS))
 
 
-def _refused(claimed: Claimed, relay: str, reply: Reply) -> Sent:
-    """What a relay's refusal means for the ledger."""
+def fate(claimed: Claimed, relay: str, reply: Reply) -> Sent:
+    """What a relay's reply means for the ledger."""
     text = reply.text[:500]
+    if reply.accepted:
+        return Sent(claimed.id, claimed.claim, "accepted", relay, reply.code, text)
     if reply.temporary:
         return Sent(
             claimed.id, claimed.claim, "queued", relay, reply.code, text, "the relay asked to try later", pause(claimed)

@@ -24,7 +24,10 @@ from hub.errors import HubError
 from hub.mail.compose import Composer, Recipient
 from hub.mail.dkim import Signer
 from hub.mail.gates import Gates
+from hub.mail.journal import Journal
+from hub.mail.journal import folder as journal_folder
 from hub.mail.lane import AHEAD, Begun, Lane
+from hub.mail.recovery import recover
 from hub.mail.traffic import Traffic
 from hub.sdk.relay import Offer, Relay
 from hub.store import ledger
@@ -77,6 +80,7 @@ class Sender:
         self.worker, self.signer, self.gates, self.stop = worker, signer, gates, stop or asyncio.Event()
         self.tally = Tally()
         self.traffic = Traffic(db, clock, sections, worker=worker)
+        self.journal = Journal(journal_folder(), worker)
         self._lanes: dict[str, Lane] = {}
         self._progress = asyncio.Event()
         self._over = False
@@ -90,23 +94,31 @@ class Sender:
     async def send_due(self, purposes: Mapping[str, bool]) -> Tally:
         """Send everything that is due, until nothing is, no relay answers, or `stop` is set.
 
-        While it runs it holds the lock of its worker's name, by which the others know that it is alive.
+        While it runs it holds the lock of its worker's name, by which the others know that it is alive. What this
+        worker itself left behind, should its last round have failed, is taken back first.
         """
+        await recover(self.db, self.clock, self.journal.path.parent)
         async with self.db.exclusive(f"worker:{self.worker}"), self.traffic:
-            async with self.db.transaction() as conn:
-                await ledger.recover(conn)
             for name, relay in self.relays.items():
-                self._lanes[name] = Lane(relay, self.traffic.way(name), self._progress.set)
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._settle_until_over())
-                stopping = tasks.create_task(self._close_on_stop())
+                self._lanes[name] = Lane(relay, self.traffic.way(name), self.journal, self._progress.set)
+            await self._ask_for_probes()
+            with self.journal:
                 try:
-                    await self._send(purposes)
-                    await self._wind_up()
-                finally:
-                    self._over = True
-                    stopping.cancel()
+                    await self._send_and_settle(purposes)
+                except BaseExceptionGroup as group:
+                    raise group.exceptions[0] from None
         return self.tally
+
+    async def _send_and_settle(self, purposes: Mapping[str, bool]) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._settle_until_over())
+            stopping = tasks.create_task(self._close_on_stop())
+            try:
+                await self._send(purposes)
+            finally:
+                await self._wind_up()
+                self._over = True
+                stopping.cancel()
 
     # --- from the ledger to the lanes -----------------------------------------------------------------------
 
@@ -120,6 +132,14 @@ class Sender:
                 return
             else:
                 await self._until(lambda: self._open == 0)
+
+    async def _ask_for_probes(self) -> None:
+        """A relay that is left alone is tried again when its pause is over: by one worker, with one session."""
+        alone = [lane for lane in self._lanes.values() if not lane.way.usable()]
+        for lane in alone:
+            lane.way.breaker.leads()
+        if alone:
+            await self.traffic.flush()
 
     async def _room(self) -> int:
         """How many mails the relays may be given now, all together; their places are reserved."""
@@ -293,6 +313,7 @@ class Sender:
         if not fates:
             return
         await self.db.repeated(lambda conn: ledger.settle(conn, fates, now=self.clock.now()))
+        self.journal.forget(fate.id for fate in fates)
         for state, count in Counter(fate.state for fate in fates).items():
             kind = "requeued" if state == "queued" else state
             setattr(self.tally, kind, getattr(self.tally, kind) + count)

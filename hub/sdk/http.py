@@ -11,6 +11,7 @@ import logging
 import math
 import random
 import re
+import ssl
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import cache
 from typing import Any, Protocol, TypeVar
 from urllib.parse import urlsplit
 
@@ -30,6 +32,9 @@ from hub.sdk.connector import Limit
 from hub.sdk.quota import MemoryQuota, Quota, Sleep, admit
 
 log = structlog.get_logger()
+logging.getLogger("httpx").setLevel(
+    logging.WARNING
+)  # it logs whole URLs, and some vendors want their secret there
 T = TypeVar("T")
 
 ATTEMPTS = 5
@@ -405,6 +410,7 @@ class Http:
                 ),
                 follow_redirects=False,
                 trust_env=False,
+                verify=_trust(),
             )
         return self._client
 
@@ -413,6 +419,12 @@ class Http:
         """Full jitter, but never less than what the vendor asked for."""
         jitter = random.uniform(0, min(0.5 * 2.0**attempt, 15.0))  # noqa: S311
         return max(jitter, failure.retry_after_seconds)
+
+
+@cache
+def _trust() -> ssl.SSLContext:
+    """The certificates that are trusted: read once, since reading them takes longer than a call."""
+    return httpx.create_ssl_context(trust_env=False)
 
 
 def retry_after(headers: Mapping[str, str], now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> float:

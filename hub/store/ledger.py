@@ -341,19 +341,31 @@ async def _settle_others(conn: AsyncConnection[Any], outcomes: Sequence[Sent], *
     return int(row[0])
 
 
-async def recover(conn: AsyncConnection[Any]) -> tuple[int, int]:
-    """Take back what a worker left behind that is gone, or whose lease ran out. Returns (queued again, uncertain).
+_LOST = """
+    (lease_until < clock_timestamp() OR claimed_by IN (
+        SELECT w.name FROM (SELECT DISTINCT claimed_by AS name FROM delivery WHERE state IN ('claimed', 'sending')) w
+        WHERE NOT work_is_held('worker:' || w.name)))
+"""
+"""Whose worker is gone: it holds the lock of `Database.exclusive("worker:NAME")` while it is here. Or whose lease ran out."""
 
-    A worker is here while it holds the lock of `Database.exclusive("worker:NAME")`.
-    """
+
+async def lost(conn: AsyncConnection[Any]) -> list[tuple[str, str, Claimed]]:
+    """(worker, relay, mail) of what was begun by workers that are gone, by worker. One recovers at a time, until the
+    caller's transaction ends."""
+    await conn.execute("SELECT pg_advisory_xact_lock(hashtext('hub recover'))")
     cursor = await conn.execute(
-        """
+        f"""SELECT claimed_by, coalesce(relay, ''), id, message, purpose, contact_id, email, '', attempts, claim FROM delivery
+            WHERE state = 'sending' AND {_LOST} ORDER BY claimed_by, id FOR UPDATE""".encode()
+    )
+    return [(worker, relay, Claimed(*rest)) for worker, relay, *rest in await cursor.fetchall()]
+
+
+async def recover(conn: AsyncConnection[Any]) -> tuple[int, int]:
+    """Take back what workers left behind that are gone. Returns (queued again, uncertain)."""
+    cursor = await conn.execute(
+        f"""
         WITH lost AS (
-            SELECT id FROM delivery WHERE state IN ('claimed', 'sending')
-              AND (lease_until < clock_timestamp() OR claimed_by IN (
-                  SELECT w.name FROM (SELECT DISTINCT claimed_by AS name FROM delivery WHERE state IN ('claimed', 'sending')) w
-                  WHERE NOT work_is_held('worker:' || w.name)))
-            FOR UPDATE SKIP LOCKED
+            SELECT id FROM delivery WHERE state IN ('claimed', 'sending') AND {_LOST} FOR UPDATE SKIP LOCKED
         ), taken AS (
             UPDATE delivery d SET
                 state = CASE WHEN d.state = 'claimed' THEN 'queued' ELSE 'uncertain' END,
@@ -363,7 +375,7 @@ async def recover(conn: AsyncConnection[Any]) -> tuple[int, int]:
             FROM lost WHERE d.id = lost.id RETURNING d.state
         )
         SELECT count(*) FILTER (WHERE state = 'queued'), count(*) FILTER (WHERE state = 'uncertain') FROM taken
-        """
+        """.encode()
     )
     row = await cursor.fetchone()
     assert row is not None
