@@ -304,24 +304,23 @@ def test_replay_queues_dead_letters_again(hub: Hub) -> None:
 # --- errors -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["sync", "nobody"], "nothing is synced with 'nobody'; hub.yaml syncs crm"),
-        (["lists", "berlni"], "there is no list 'berlni'; hub.yaml has berlin"),
-        (["lists", "berlni", "p0@example.com"], "there is no list 'berlni'"),
-        (
-            ["contact", "nobody@example.com"],
-            "no contact has the address nobody@example.com; check the spelling",
-        ),
-        (["runs", "987654"], "there is no run 987654; see `hub runs`"),
-        (["replay", "nobody"], "there is no connection 'nobody'; hub.yaml has crm"),
-        (["connections", "test", "nobody"], "there is no connection 'nobody'; hub.yaml has crm"),
-    ],
-)
-def test_an_error_is_one_line_on_stderr(hub: Hub, arguments: list[str], words: str) -> None:
-    for more in ([], ["--json"]):
-        done = hub(*arguments, *more)
+ERRORS: list[tuple[list[str], str]] = [
+    (["sync", "nobody"], "nothing is synced with 'nobody'; hub.yaml syncs crm"),
+    (["lists", "berlni"], "there is no list 'berlni'; hub.yaml has berlin"),
+    (["lists", "berlni", "p0@example.com"], "there is no list 'berlni'"),
+    (
+        ["contact", "nobody@example.com"],
+        "no contact has the address nobody@example.com; check the spelling",
+    ),
+    (["runs", "987654"], "there is no run 987654; see `hub runs`"),
+    (["replay", "nobody"], "there is no connection 'nobody'; hub.yaml has crm"),
+    (["connections", "test", "nobody"], "there is no connection 'nobody'; hub.yaml has crm"),
+]
+
+
+def test_an_error_is_one_line_on_stderr(hub: Hub) -> None:
+    for number, (arguments, words) in enumerate(ERRORS):
+        done = hub(*arguments, *(["--json"] if number % 2 else []))
         assert done.exit_code == 1
         assert done.stdout == ""
         assert done.stderr.startswith(words)
@@ -355,20 +354,18 @@ def test_a_rule_that_is_wrong_is_told_by_every_command_that_needs_it(hub: Hub) -
         )
 
 
-@pytest.mark.parametrize("key", ["short", "", "no base64!", KEY + ",short"])
-def test_a_key_that_is_none(hub: Hub, key: str) -> None:
-    done = hub("lists", HUB_SECRET_KEY=key)
-    assert done.exit_code == 1
-    assert "HUB_SECRET_KEY" in done.stderr
+def test_a_key_that_is_none(hub: Hub) -> None:
+    for key in ("short", "", "no base64!", KEY + ",short"):
+        done = hub("lists", HUB_SECRET_KEY=key)
+        assert done.exit_code == 1
+        assert "HUB_SECRET_KEY" in done.stderr
 
 
-@pytest.mark.parametrize(
-    "arguments", [["nonsense"], ["runs", "x"], ["sync", "--nonsense"], ["plan", "--samples", "many"]]
-)
-def test_what_is_misspelt(hub: Hub, arguments: list[str]) -> None:
-    done = hub(*arguments)
-    assert done.exit_code == 2
-    assert "Usage:" in done.stderr
+def test_what_is_misspelt() -> None:
+    for arguments in (["nonsense"], ["runs", "x"], ["sync", "--nonsense"], ["plan", "--samples", "many"]):
+        done = CliRunner().invoke(main, arguments)
+        assert done.exit_code == 2
+        assert "Usage:" in done.stderr
 
 
 def test_json_may_stand_anywhere(hub: Hub) -> None:

@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import AsyncIterator
 
 import httpx
-import pytest
 
 from hub.store.database import Database
 from hub.web import webhooks
@@ -90,10 +89,10 @@ async def test_a_body_in_pieces_is_limited_too_and_read_no_further(rig: Rig, web
     assert await rig.value("SELECT count(*) FROM inbox") == 0
 
 
-@pytest.mark.parametrize("name", ["nobody", "CRM", "crm%20", "x" * 20_000, "%00", "%F0%9F%98%80"])
-async def test_an_unknown_connection(web: httpx.AsyncClient, name: str) -> None:
-    answer = await web.post(f"/webhooks/{name}", content=b"[]")
-    assert (answer.status_code, answer.json()) == (404, {"error": "no such connection"})
+async def test_an_unknown_connection(web: httpx.AsyncClient) -> None:
+    for name in ("nobody", "CRM", "crm%20", "x" * 20_000, "%00", "%F0%9F%98%80"):
+        answer = await web.post(f"/webhooks/{name}", content=b"[]")
+        assert (answer.status_code, answer.json()) == (404, {"error": "no such connection"})
 
 
 async def test_other_methods_and_paths(web: httpx.AsyncClient) -> None:
