@@ -36,7 +36,11 @@ YAML = """\
 connections: {{}}
 purposes: {{news: {{title: News}}}}
 messages:
-  hello: {{subject: "Hello {{{{ contact.first_name }}}}", template: hello.html, from: "Ann <ann@mailyard.example>", purpose: news}}
+  hello:
+    subject: "Hello {{{{ contact.first_name }}}}"
+    template: hello.html
+    from: "Ann <ann@mailyard.example>"
+    purpose: news
 relays:
   main: {{host: 127.0.0.1, port: {port}, tls: none, timeout_seconds: 2, limits: {{connections: {sessions}}}}}
 sender: {{postal_address: "Mailyard, Vienna", list_domain: mailyard.example}}
