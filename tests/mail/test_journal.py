@@ -1,0 +1,114 @@
+"""The journal: what a dead worker's file says, and when it is not believed."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import pytest
+
+from hub.clock import ManualClock
+from hub.mail import journal
+from hub.mail.recovery import recover
+from hub.store.database import Database
+
+
+def _die(where: Path, ready: Connection) -> None:
+    """A worker that notes three mails, hears of one, settles one, and is gone without a word."""
+    own = journal.Journal(where, "dead").__enter__()
+    own.offered(1, 101)
+    own.offered(2, 102)
+    own.offered(3, 103)
+    own.answered(2, 250, "2.0.0 Ok: queued as AB12")
+    own.answered(3, 250, "settled")
+    own.forget([3])
+    ready.send("noted")
+    ready.recv()
+    os._exit(9)
+
+
+@pytest.fixture
+def dead(tmp_path: Path) -> Path:
+    """A folder with the journal of a worker that died."""
+    here, there = multiprocessing.Pipe()
+    worker = multiprocessing.get_context("spawn").Process(target=_die, args=(tmp_path, there))
+    worker.start()
+    assert here.recv() == "noted"
+    assert journal.read(tmp_path, "dead") is None  # it lives: the kernel holds its lock
+    here.send("die")
+    worker.join()
+    return tmp_path
+
+
+def test_a_dead_workers_journal_tells_what_was_offered_and_answered(dead: Path) -> None:
+    left = journal.read(dead, "dead")
+    assert left is not None
+    assert left.offered == {(1, 101), (2, 102)}
+    assert left.answers == {(2, 102): (250, "2.0.0 Ok: queued as AB12")}
+    assert journal.read(dead, "another") is None
+
+
+def test_it_is_not_believed_after_the_machine_was_started_anew(
+    dead: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal, "boot_id", lambda: b"another boot")
+    assert journal.read(dead, "dead") is None
+
+
+def test_one_that_ran_out_of_room_is_not_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal, "SLOTS", 2)
+    own = journal.Journal(tmp_path, "small").__enter__()
+    for number in range(3):
+        own.offered(number, number)
+    own.__exit__(RuntimeError)
+    assert own.path.exists()
+    assert journal.read(tmp_path, "small") is None
+
+
+def test_an_end_in_order_leaves_no_file_and_an_unsettled_one_does(tmp_path: Path) -> None:
+    with journal.Journal(tmp_path, "one") as own:
+        own.offered(1, 1)
+        own.forget([1])
+    assert not own.path.exists()
+    with journal.Journal(tmp_path, "two") as own:
+        own.offered(1, 1)
+    assert own.path.exists()
+
+
+async def test_recovery_settles_by_it(dead: Path, database: Database, clock: ManualClock) -> None:
+    """1 was on the wire, 2 was answered, 4 was begun and never offered, 5 was only claimed."""
+    async with database.transaction() as conn:
+        await conn.execute(
+            "INSERT INTO contact (email, changed_at) SELECT 'p' || n || '@example.com', now() FROM generate_series(1, 5) n"
+        )
+        await conn.execute(
+            """INSERT INTO delivery (message, contact_id, occurrence, purpose, queued_at, email, state, claimed_by, claim,
+                                     attempts, relay, lease_until)
+               SELECT 'm', id, 'o', 'p', now(), email, 'sending', 'dead', 100 + id, 1, 'main', now() + interval '1 minute'
+               FROM contact ORDER BY id"""
+        )
+        await conn.execute("UPDATE delivery SET state = 'claimed' WHERE claim = 105")
+        ids = {
+            claim - 100: id
+            for id, claim in await (await conn.execute("SELECT id, claim FROM delivery")).fetchall()
+        }
+        assert ids == {n: n for n in range(1, 6)}
+        await conn.execute("DELETE FROM delivery WHERE id = 3")
+    counts = await recover(database, clock, dead)
+    assert counts == {"queued": 2, "accepted": 1, "rejected": 0, "uncertain": 1}
+    async with database.connection() as conn:
+        rows = await (
+            await conn.execute("SELECT id, state, attempts, reply_text FROM delivery ORDER BY id")
+        ).fetchall()
+        events = await (await conn.execute("SELECT delivery_id, kind FROM event")).fetchall()
+    assert rows == [
+        (1, "uncertain", 1, None),
+        (2, "accepted", 1, "2.0.0 Ok: queued as AB12"),
+        (4, "queued", 0, ""),
+        (5, "queued", 0, None),
+    ]
+    assert events == [(2, "sent")]
+    assert list(dead.iterdir()) == []
+    assert await recover(database, clock, dead) == {"queued": 0, "accepted": 0, "rejected": 0, "uncertain": 0}
