@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from connectors.smtp.envelope import Extensions, commands, reply, with_end
+from connectors.smtp.envelope import Envelope, Extensions, envelope, reply, with_end
 from connectors.smtp.learning import CLEAN, Learning
 from hub.sdk.relay import Offer, Pipelining, Reply, Source
 
@@ -39,6 +39,7 @@ class Conversation:
         self._body: Offer | None = None
         self._head: Offer | None = None
         self._next: Offer | None = None  # taken from the source, its envelope not written yet
+        self._dotted = False  # whether the last one taken has lines that begin with a dot
         self._refusal: Reply | None = None  # of `_head`, while the rest of its envelope is unanswered
         self._script: list[
             tuple[int, bytes]
@@ -58,36 +59,37 @@ class Conversation:
             self.due, command = self._script.pop()
             self.write(command)
         elif head is not None:  # its 354 came
-            behind = b""
-            if self.level == "full" and (envelope := self._take(source)) is not None:
-                behind = b"%b%bDATA\r\n" % envelope
-            content = with_end(head.content, behind)
+            dotted, behind = self._dotted, b""
+            if self.level == "full" and (found := self._take(source)) is not None:
+                behind = b"%b%bDATA\r\n" % found[:2]
+            content = with_end(head.content, behind, dotted=dotted)
             source.begun(head)
             self._body, self._head, self._next = head, self._next, None
             self.due = END
             self.write(content)
-        elif (envelope := self._take(source)) is not None:
+        elif (found := self._take(source)) is not None:
             self._head, self._next = self._next, None
-            self._open(*envelope)
+            self._open(found)
         else:
             return False
         return True
 
-    def _take(self, source: Source) -> tuple[bytes, bytes] | None:
-        """MAIL and RCPT of the next message, which is then `_next`. What may not leave is answered here."""
+    def _take(self, source: Source) -> Envelope | None:
+        """The envelope of the next message, which is then `_next`. What may not leave is answered here."""
         while self.left and (offer := source.next()) is not None:
             self._next = offer
-            found = commands(offer, self.extensions)
-            if not isinstance(found, Reply):
+            found = envelope(offer, self.extensions)
+            if isinstance(found, Envelope):
                 self.left -= 1
+                self._dotted = found.dotted
                 return found
             self._next = None
             source.answered(offer, found)
         return None
 
-    def _open(self, mail: bytes, rcpt: bytes) -> None:
+    def _open(self, found: Envelope) -> None:
         """Write an envelope on its own; a refused one before it is cleared first (RFC 5321, 4.1.1.5)."""
-        script = [(DATA, b"DATA\r\n"), (RCPT, rcpt), (MAIL, mail)]
+        script = [(DATA, b"DATA\r\n"), (RCPT, found.rcpt), (MAIL, found.mail)]
         if self._reset:
             script.append((RESET, b"RSET\r\n"))
             self._reset = False

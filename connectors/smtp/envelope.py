@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from io import IncrementalNewlineDecoder
+from typing import NamedTuple
 
 from hub.sdk.relay import Offer, Reply
 
@@ -38,14 +39,27 @@ class Extensions:
         )
 
 
-def sound(content: bytes) -> bool:
-    """Whether all lines end with CRLF and there is no NUL (RFC 5321, 2.3.8 and 4.5.2). 6 us for 10 KB."""
-    lines = IncrementalNewlineDecoder(None, False)  # it notes which ends of line it met, in C
-    lines.decode(content.decode("latin-1"), True)
-    return lines.newlines in (None, "\r\n") and 0 not in content
+class Envelope(NamedTuple):
+    """Commands for one message. `dotted`: some of its lines begin with a dot."""
+
+    mail: bytes
+    rcpt: bytes
+    dotted: bool
 
 
-def commands(offer: Offer, relay: Extensions) -> tuple[bytes, bytes] | Reply:
+def inspect(content: bytes) -> tuple[bool, bool]:
+    """(whether all lines end with CRLF and there is no NUL, whether a line begins with a dot): RFC 5321, 2.3.8 and 4.5.2.
+
+    All in C, in the fastest way found: 12 us for 10 KB, a regular expression takes 40.
+    """
+    text = content.decode("latin-1")
+    lines = IncrementalNewlineDecoder(None, False)  # it notes which ends of line it met
+    lines.decode(text, True)
+    sound = lines.newlines in (None, "\r\n") and "\0" not in text
+    return sound, text.rfind("\n.") >= 0 or text[:1] == "."
+
+
+def envelope(offer: Offer, relay: Extensions) -> Envelope | Reply:
     """MAIL and RCPT for this message, or the refusal that it gets from us: then nothing of it is sent."""
     content = offer.content
     sender, recipient = offer.return_path, offer.recipient
@@ -53,7 +67,8 @@ def commands(offer: Offer, relay: Extensions) -> tuple[bytes, bytes] | Reply:
         return Reply(553, "not sent: the return path is no address", "mail", "5.1.7")
     if not NOT_IN_ADDRESSES.isdisjoint(recipient) or not recipient:
         return Reply(553, "not sent: the recipient is no address", "rcpt", "5.1.3")
-    if not sound(content):
+    sound, dotted = inspect(content)
+    if not sound:
         return Reply(554, "not sent: the message has a bare CR, a bare LF or a NUL", "data", "5.6.0")
     options = b""
     if relay.size:
@@ -70,17 +85,18 @@ def commands(offer: Offer, relay: Extensions) -> tuple[bytes, bytes] | Reply:
             return Reply(553, UTF8_MISSING, "mail" if recipient.isascii() else "rcpt", "5.6.7")
         options += b" SMTPUTF8"
     try:
-        return (
+        mail, rcpt = (
             b"MAIL FROM:<%b>%b\r\n" % (sender.encode(), options),
             b"RCPT TO:<%b>\r\n" % recipient.encode(),
         )
     except UnicodeEncodeError:
         return Reply(553, "not sent: an address has a half of a surrogate pair", "rcpt", "5.1.3")
+    return Envelope(mail, rcpt, dotted)
 
 
-def with_end(content: bytes, behind: bytes) -> bytes:
+def with_end(content: bytes, behind: bytes, *, dotted: bool) -> bytes:
     """The message as it goes out (RFC 5321, 4.5.2: no line of the message is a lone dot), and what goes behind it."""
-    if content[:1] == b"." or b"\r\n." in content:
+    if dotted:
         content = content.replace(b"\r\n.", b"\r\n..")
         if content[:1] == b".":
             content = b"." + content

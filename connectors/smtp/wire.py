@@ -100,7 +100,8 @@ class Wire(asyncio.Protocol):
 
     async def quit(self) -> None:
         """Take leave if nothing is outstanding, and close the connection."""
-        if self.why is None and self._talk.due == NOTHING and not self._replies.begun:
+        idle = self._talk.due == NOTHING and not self._replies.begun
+        if self.why is None and idle and not self._transport.is_closing():
             self._talk.leave()
             await asyncio.wait((self._gone,), timeout=min(self.timeout_seconds, GOODBYE_SECONDS))
         self._over("the session was ended")
