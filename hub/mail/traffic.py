@@ -170,7 +170,9 @@ class Traffic:
 
     def _relay_deal(self, way: Way, wanted: int, *, last: bool = False) -> _Deal:
         purse = way.purse
-        purse.idle = 0 if purse.used or purse.promised or wanted else purse.idle + 1
+        waiting = way.waits(self._monotonic())
+        purse.starved = False
+        purse.idle = 0 if purse.used or purse.promised or wanted or waiting else purse.idle + 1
         keep = purse.held if purse.idle < IDLE_FLUSHES and not last else min(purse.held, purse.promised)
         purse.held = keep
         stay = purse.idle < IDLE_FLUSHES and not last

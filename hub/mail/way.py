@@ -24,6 +24,7 @@ SAFE_SECONDS = LEASE_SECONDS - 5.0
 """For so long held places may be used without a word from the database; its lease lasts longer."""
 MEASURE_SECONDS = 10.0
 FIRST_CHUNK, LAST_CHUNK = 10, 1_000
+TOLD_TIMES = 3
 
 
 @dataclass(slots=True)
@@ -123,7 +124,7 @@ class Way:
         self.pipelining: str | None = None
         self.purse = Purse()
         self.metered = has_windows(section)
-        self.workers = 1
+        self.workers, self._fewer = 1, 0
         self.slow: Slow | None = None
         self._pace = Pace(section.limits.per_second) if section.limits.per_second else None
         self._monotonic = monotonic
@@ -291,10 +292,20 @@ class Way:
         to = self._receivers.get(domains_of(row.receiver)[0]) or self._new_receiver(row.receiver)
         to.slow = slow
 
+    def waits(self, now: float) -> bool:
+        """Whether mails wait for places in some window: then this worker still counts among those that use the relay."""
+        purses = [self.purse, *(to.purse for to in self.receivers() if to.purse)]
+        return any(purse.starved or purse.room_at > now for purse in purses)
+
     def shared_by(self, workers: int) -> None:
-        """So many workers use the relay now: each takes its share of what is limited by the second."""
-        if workers != self.workers:
-            self.workers = workers
-            for pace in (self._pace, *(to.pace for to in self.receivers())):
-                if pace:
-                    pace.shared_by(workers)
+        """So many workers use the relay now: each takes its share of what is limited by the second.
+
+        One more is believed at once. One less only when it is said again: it may have paused, as this one did.
+        """
+        self._fewer = self._fewer + 1 if workers < self.workers else 0
+        if workers == self.workers or 0 < self._fewer < TOLD_TIMES:
+            return
+        self.workers, self._fewer = workers, 0
+        for pace in (self._pace, *(to.pace for to in self.receivers())):
+            if pace:
+                pace.shared_by(workers)

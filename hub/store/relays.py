@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
+from psycopg import AsyncCursor
 from psycopg.rows import dict_row
 
 from hub.store.database import Connection
@@ -54,42 +55,41 @@ async def exchange(conn: Connection, ask: Ask, *, now: datetime) -> Given:
     In the caller's transaction; several asks of one transaction come in the order of (relay, scope), so that two
     workers never wait for each other. Done twice it counts use twice, which errs to the safe side.
     """
-    await conn.execute(
-        "SELECT pg_advisory_xact_lock(hashtext('relay traffic'), hashtext(%s))", [f"{ask.relay}\n{ask.scope}"]
-    )
-    cursor = await conn.execute(
-        """DELETE FROM relay_hold WHERE relay = %s AND scope = %s AND holder <> %s AND lease_until < clock_timestamp()
-           RETURNING held""",
-        [ask.relay, ask.scope, ask.holder],
-    )
-    lapsed = sum(row[0] for row in await cursor.fetchall())
-    cursor = await conn.execute(
-        """SELECT coalesce(sum(held) FILTER (WHERE holder <> %(holder)s), 0), count(*) FILTER (WHERE holder <> %(holder)s),
-                  coalesce(bool_or(holder = %(holder)s), false)
-           FROM relay_hold WHERE relay = %(relay)s AND scope = %(scope)s""",
-        {"relay": ask.relay, "scope": ask.scope, "holder": ask.holder},
-    )
-    row = await cursor.fetchone()
-    assert row is not None
-    others, workers, mine = int(row[0]), int(row[1]) + 1, bool(row[2])
-    lost = ask.held_before and not mine
-    await _note(conn, ask, lapsed + (0 if lost else ask.used), now)
-    keep = 0 if lost else ask.keep
-    room, room_in = await _room(conn, ask, others + keep, now) if ask.wanted else (0, 0.0)
-    granted = min(ask.wanted, room)
-    if not (keep + granted or ask.stay):
+    where = {"relay": ask.relay, "scope": ask.scope, "holder": ask.holder}
+    async with conn.pipeline():  # two round trips in all: this is done for every chunk of mails
         await conn.execute(
-            "DELETE FROM relay_hold WHERE relay = %s AND scope = %s AND holder = %s",
-            [ask.relay, ask.scope, ask.holder],
+            "SELECT pg_advisory_xact_lock(hashtext('relay traffic'), hashtext(%(relay)s || chr(10) || %(scope)s))",
+            where,
         )
-        return Given(0, lost, max(1, workers - 1), room_in if ask.wanted else 0.0)
-    await conn.execute(
-        """INSERT INTO relay_hold (relay, scope, holder, held, lease_until)
-           VALUES (%s, %s, %s, %s, clock_timestamp() + make_interval(secs => %s))
-           ON CONFLICT (relay, scope, holder) DO UPDATE SET held = excluded.held, lease_until = excluded.lease_until""",
-        [ask.relay, ask.scope, ask.holder, keep + granted, LEASE_SECONDS],
-    )
-    return Given(granted, lost, workers, room_in if granted < ask.wanted else 0.0)
+        gone = await conn.execute(
+            """DELETE FROM relay_hold WHERE relay = %(relay)s AND scope = %(scope)s AND holder <> %(holder)s
+                   AND lease_until < clock_timestamp()
+               RETURNING held""",
+            where,
+        )
+        holds = await conn.execute(
+            "SELECT holder = %(holder)s, held FROM relay_hold WHERE relay = %(relay)s AND scope = %(scope)s",
+            where,
+        )
+        uses = await _used(conn, ask.relay, ask.scope, list(ask.limits), now)
+    lapsed = sum(row[0] for row in await gone.fetchall())
+    held = await holds.fetchall()
+    others = [row[1] for row in held if not row[0]]
+    lost = ask.held_before and len(others) == len(held)
+    keep = 0 if lost else ask.keep
+    count = lapsed + (0 if lost else ask.used)
+    granted, room_in = ask.wanted, 0.0
+    for span, used, first in await uses.fetchall():
+        left = max(0, ask.limits[span] - int(used) - count - sum(others) - keep)
+        if left < ask.wanted:
+            granted = min(granted, left)
+            first = first or (_grain(span, now) if count else None)
+            room_in = max(room_in, _frees(span, first, now))
+    async with conn.pipeline():
+        await _note(conn, ask, count, now)
+        await _hold(conn, ask, keep + granted)
+    stays = bool(keep + granted or ask.stay)
+    return Given(granted, lost, max(1, len(others) + stays), room_in)
 
 
 async def _note(conn: Connection, ask: Ask, count: int, now: datetime) -> None:
@@ -104,30 +104,31 @@ async def _note(conn: Connection, ask: Ask, count: int, now: datetime) -> None:
     )
 
 
-async def _room(conn: Connection, ask: Ask, held: int, now: datetime) -> tuple[int, float]:
-    """(places that every window has left, seconds until the fullest one may have more)."""
-    room, room_in = ask.wanted, 0.0
-    if not ask.limits:
-        return room, room_in
-    for span, used, first in await _used(conn, ask.relay, ask.scope, list(ask.limits), now):
-        left = max(0, ask.limits[span] - used - held)
-        if left < ask.wanted:
-            room = min(room, left)
-            room_in = max(room_in, _frees(span, first, now))
-    return room, room_in
+async def _hold(conn: Connection, ask: Ask, held: int) -> None:
+    if not (held or ask.stay):
+        await conn.execute(
+            "DELETE FROM relay_hold WHERE relay = %s AND scope = %s AND holder = %s",
+            [ask.relay, ask.scope, ask.holder],
+        )
+        return
+    await conn.execute(
+        """INSERT INTO relay_hold (relay, scope, holder, held, lease_until)
+           VALUES (%s, %s, %s, %s, clock_timestamp() + make_interval(secs => %s))
+           ON CONFLICT (relay, scope, holder) DO UPDATE SET held = excluded.held, lease_until = excluded.lease_until""",
+        [ask.relay, ask.scope, ask.holder, held, LEASE_SECONDS],
+    )
 
 
 async def _used(
     conn: Connection, relay: str, scope: str, spans: Sequence[str], now: datetime
-) -> list[tuple[str, int, datetime | None]]:
+) -> AsyncCursor[Any]:
     """(span, used within it, its oldest grain) for each span."""
-    cursor = await conn.execute(
+    return await conn.execute(
         """SELECT s.span, coalesce(sum(u.used), 0), min(u.at) FROM unnest(%s::text[], %s::timestamptz[]) AS s (span, since)
            LEFT JOIN relay_use u ON u.relay = %s AND u.scope = %s AND u.span = s.span AND u.at > s.since
            GROUP BY s.span""",
         [list(spans), [_since(span, now) for span in spans], relay, scope],
     )
-    return [(span, int(used), first) for span, used, first in await cursor.fetchall()]
 
 
 def _grain(span: str, now: datetime) -> datetime:
@@ -318,10 +319,8 @@ async def overview(conn: Connection, relay: str, *, now: datetime) -> dict[str, 
         held = {row["scope"]: row["held"] for row in await cursor.fetchall()}
         await cursor.execute("SELECT DISTINCT scope FROM relay_use WHERE relay = %s", [relay])
         scopes = {row["scope"] for row in await cursor.fetchall()} | set(held) | {""}
-    used = {
-        scope: {
-            span: count + held.get(scope, 0) for span, count, _ in await _used(conn, relay, scope, SPANS, now)
-        }
-        for scope in sorted(scopes)
-    }
+    used = {}
+    for scope in sorted(scopes):
+        rows = await (await _used(conn, relay, scope, SPANS, now)).fetchall()
+        used[scope] = {span: int(count) + held.get(scope, 0) for span, count, _ in rows}
     return {**found, "used": used, "slowed": slow}
