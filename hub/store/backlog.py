@@ -45,7 +45,7 @@ async def waiting(
         SELECT 'funnels', '', count(*) FROM funnel_entry WHERE state = 'active' AND wake_at <= %(now)s HAVING count(*) > 0
         UNION ALL
         SELECT 'mail', '', count(*) FROM delivery
-        WHERE (state = 'queued' AND (not_before IS NULL OR not_before <= %(now)s)
+        WHERE (state = 'queued' AND coalesce(not_before, '-infinity') <= %(now)s
                AND (retry_at IS NULL OR retry_at <= clock_timestamp()))
            OR (state IN ('claimed', 'sending') AND (lease_until < clock_timestamp() OR NOT work_is_held('worker:' || claimed_by)))
         HAVING count(*) > 0
@@ -106,7 +106,7 @@ async def next_due(
         await conn.execute(
             """SELECT least(
                    (SELECT min(wake_at) FROM funnel_entry WHERE state = 'active'),
-                   (SELECT min(not_before) FROM delivery WHERE state = 'queued' AND not_before > %(now)s),
+                   (SELECT min(not_before) FROM delivery WHERE state = 'queued' AND coalesce(not_before, '-infinity') > %(now)s),
                    (SELECT min(sent_at) + %(grace)s FROM delivery WHERE state = 'accepted' AND settled_at IS NULL))""",
             {"grace": delivered_after, "now": now},
         )
