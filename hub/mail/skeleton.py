@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from hub.mail.encoding import html_piece, printed, quoted_printable, static_piece, text_piece
+from hub.mail.encoding import KEPT, html_piece, printed, quoted_printable, static_piece, text_piece
 from hub.mail.program import Branch, Function, Item, Program, Text, Token, Value, Values, joined
 
 MAX_VARIANTS = 256
 """Beyond it a way through is built anew each time: a template with so many is never on the hot path."""
 
+_NUMBERS = frozenset({int, float, bool})
 Fill = Callable[[Values], bytes]
 Skeleton = tuple[list[bytes], list[tuple[int, Fill]]]
 """The pieces, and for those that are empty the place and what fills it."""
@@ -104,9 +105,11 @@ def _fill(item: Item) -> Fill:
 
     def fill(values: Values) -> bytes:
         found = value(values)
-        try:
-            return piece(found)
-        except TypeError:  # a list: it cannot be kept
-            return quoted_printable(printed(found, html=html))
+        kind = found.__class__
+        if kind is not str:
+            if kind not in _NUMBERS:
+                return quoted_printable(printed(found, html=html))
+            found = str(found)
+        return piece(found) if len(found) <= KEPT else quoted_printable(printed(found, html=html))
 
     return fill
