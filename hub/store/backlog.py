@@ -44,6 +44,12 @@ async def waiting(
         UNION ALL
         SELECT 'funnels', '', count(*) FROM funnel_entry WHERE state = 'active' AND wake_at <= %(now)s HAVING count(*) > 0
         UNION ALL
+        SELECT 'campaigns', '', count(*) FROM campaign k
+        WHERE (k.state = 'approved' AND k.first_at <= %(now)s)
+           OR (k.state IN ('approved', 'sending') AND NOT EXISTS (
+                   SELECT FROM delivery d WHERE d.campaign_id = k.id AND d.state IN ('queued', 'claimed', 'sending', 'held')))
+        HAVING count(*) > 0
+        UNION ALL
         SELECT 'mail', '', count(*) FROM delivery
         WHERE (state = 'queued' AND coalesce(not_before, '-infinity') <= %(now)s
                AND (retry_at IS NULL OR retry_at <= clock_timestamp()))
