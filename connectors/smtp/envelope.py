@@ -7,6 +7,7 @@ the message for commands. Nothing with one in it is sent, and neither is an addr
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from io import IncrementalNewlineDecoder
 from typing import NamedTuple
 
@@ -111,6 +112,7 @@ def reply(code: int, text: bytes, stage: str) -> Reply:
     return Reply(code, words, stage, enhanced if _is_status(enhanced) else "")
 
 
+@lru_cache(maxsize=256)
 def _is_status(text: str) -> bool:
     """RFC 3463: class, subject, detail."""
     if text[:2] not in ("2.", "4.", "5.") or len(text) > 9 or not text.isascii():

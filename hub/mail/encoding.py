@@ -18,6 +18,9 @@ LINE = 76
 MAX_WORD = 900  # a line may have 998 octets (RFC 5322, 2.1.1)
 _PLAIN = bytes(c for c in range(32, 127) if c != ord("="))
 _DOTTED = re.compile(rb"\r\n\.")
+_CONTROLS = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\u2028\\u2029]")
+KEPT = 200
+"""Longer values are not kept: thousands of them would fill the memory."""
 
 
 def quoted_printable(text: str) -> bytes:
@@ -34,8 +37,16 @@ def quoted_printable(text: str) -> bytes:
         binascii.b2a_qp(data, quotetabs=False, istext=True).replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
     )
     if encoded.startswith(b".") or _DOTTED.search(encoded):
-        return b"\r\n".join([_without_dot(line) for line in encoded.split(b"\r\n")])
+        encoded = b"\r\n".join([_without_dot(line) for line in encoded.split(b"\r\n")])
+    if len(encoded) - encoded.rfind(b"\n") > LINE:  # no room for the "=" of the soft break after it
+        encoded = _with_room(encoded)
     return encoded
+
+
+def _with_room(encoded: bytes) -> bytes:
+    """The last line broken before its last character, or the escape (=XX) that it ends with."""
+    at = -3 if encoded[-3:-2] == b"=" else -1
+    return encoded[:at] + SOFT_BREAK + (encoded[at:] if encoded[at:] != b"." else b"=2E")
 
 
 def _without_dot(line: bytes) -> bytes:
@@ -53,16 +64,19 @@ def printed(value: object, *, html: bool) -> str:
     return str(escape(value)) if html else str(value)
 
 
-@lru_cache(maxsize=16_384, typed=True)
-def html_piece(value: object) -> bytes:
-    """A value of one recipient for an HTML body. Kept, since people share names, companies and cities."""
-    return quoted_printable(printed(value, html=True))
+@lru_cache(maxsize=16_384)
+def html_piece(value: str) -> bytes:
+    """A value of one recipient for an HTML body. Kept, since people share names, companies and cities.
+
+    For strings only: numbers and times may be equal and yet printed differently (0.0 and -0.0, 1.0 and 1.00).
+    """
+    return quoted_printable(str(escape(value)))
 
 
-@lru_cache(maxsize=16_384, typed=True)
-def text_piece(value: object) -> bytes:
+@lru_cache(maxsize=16_384)
+def text_piece(value: str) -> bytes:
     """The same for a plain-text body."""
-    return quoted_printable(printed(value, html=False))
+    return quoted_printable(value)
 
 
 def static_piece(text: str, *, first: bool) -> bytes:
@@ -72,12 +86,14 @@ def static_piece(text: str, *, first: bool) -> bytes:
     return start + encoded + (b"" if not encoded or encoded.endswith(b"\r\n") else SOFT_BREAK)
 
 
-def one_line(value: object) -> str:
-    """A header's value: no line breaks, no control characters, single blanks."""
-    text = str(value)
+def one_line(text: str) -> str:
+    """A header's value: no line breaks, no control characters, single blanks.
+
+    What joins emoji, turns the writing direction or keeps words together stays: it is part of the text.
+    """
     if not text.isprintable():
-        text = "".join([c if c.isprintable() or c.isspace() else " " for c in text])
-    return " ".join(text.split())
+        text = _CONTROLS.sub(" ", text)
+    return " ".join(filter(None, text.split(" "))) if "  " in text else text.strip(" ")
 
 
 @lru_cache(maxsize=8192)

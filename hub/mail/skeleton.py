@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from hub.mail.encoding import html_piece, printed, quoted_printable, static_piece, text_piece
+from hub.mail.encoding import KEPT, html_piece, printed, quoted_printable, static_piece, text_piece
 from hub.mail.program import Branch, Function, Item, Program, Text, Token, Value, Values, joined
 
 MAX_VARIANTS = 256
@@ -104,9 +104,8 @@ def _fill(item: Item) -> Fill:
 
     def fill(values: Values) -> bytes:
         found = value(values)
-        try:
+        if found.__class__ is str and len(found) <= KEPT:
             return piece(found)
-        except TypeError:  # a list: it cannot be kept
-            return quoted_printable(printed(found, html=html))
+        return quoted_printable(printed(found, html=html))
 
     return fill
