@@ -72,7 +72,7 @@ class Walk:
         return [  # type: ignore[return-value]
             tuple(row)
             for row in await self.all(
-                "SELECT c.first_name, d.message FROM delivery d JOIN contact c ON c.id = d.contact_id ORDER BY d.id"
+                "SELECT c.first_name, d.message FROM delivery d JOIN contact c ON c.id = d.contact_id ORDER BY 1, d.id"
             )
         ]
 
