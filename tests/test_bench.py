@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -74,3 +76,35 @@ def test_without_a_name_the_benches_are_listed_and_an_unknown_one_is_refused() -
     assert listed.returncode == 0
     assert "send " in listed.stdout
     assert bench("../env").returncode == 2
+
+
+def test_a_bench_that_is_ended_leaves_nothing_behind(tmp_path: Path) -> None:
+    environ = {**os.environ, "HUB_BENCH_PYTHON": sys.executable, "TMPDIR": str(tmp_path)}
+    command = [
+        ROOT / "scripts/bench",
+        "send",
+        "--quick",
+        "--no-install",
+        "--only",
+        "ours",
+        "--messages",
+        "50000",
+    ]
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environ
+    )
+    assert process.stderr
+    for line in process.stderr:
+        if "ours" in line:
+            break
+    assert list(tmp_path.iterdir())
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert list(tmp_path.iterdir()) == []
+    running = [
+        p
+        for p in psutil.process_iter(["cmdline"])
+        if any(str(tmp_path) in a for a in p.info["cmdline"] or [])
+    ]
+    assert running == []

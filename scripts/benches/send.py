@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import re
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -535,6 +536,8 @@ def main() -> int:
     plan = MEMORY if given.memory else QUICK if given.quick else FULL
     if given.rounds:
         plan = replace(plan, **dict.fromkeys(("rounds", "dkim_rounds", "latency_rounds"), given.rounds))
+    # Whoever ends the bench ends its servers, sinks and contenders, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     with ExitStack() as stack:
         if given.keep:
             given.keep.mkdir(parents=True, exist_ok=True)
