@@ -44,14 +44,8 @@ async def waiting(
         UNION ALL
         SELECT 'funnels', '', count(*) FROM funnel_entry WHERE state = 'active' AND wake_at <= %(now)s HAVING count(*) > 0
         UNION ALL
-        SELECT 'campaigns', '', count(*) FROM campaign k
-        WHERE (k.state = 'approved' AND k.first_at <= %(now)s)
-           OR (k.state IN ('approved', 'sending') AND NOT EXISTS (
-                   SELECT FROM delivery d WHERE d.campaign_id = k.id AND d.state IN ('queued', 'claimed', 'sending', 'held')))
-        HAVING count(*) > 0
-        UNION ALL
         SELECT 'mail', '', count(*) FROM delivery
-        WHERE (state = 'queued' AND coalesce(not_before, '-infinity') <= %(now)s
+        WHERE (state = 'queued' AND (not_before IS NULL OR not_before <= %(now)s)
                AND (retry_at IS NULL OR retry_at <= clock_timestamp()))
            OR (state IN ('claimed', 'sending') AND (lease_until < clock_timestamp() OR NOT work_is_held('worker:' || claimed_by)))
         HAVING count(*) > 0
@@ -112,7 +106,7 @@ async def next_due(
         await conn.execute(
             """SELECT least(
                    (SELECT min(wake_at) FROM funnel_entry WHERE state = 'active'),
-                   (SELECT min(not_before) FROM delivery WHERE state = 'queued' AND coalesce(not_before, '-infinity') > %(now)s),
+                   (SELECT min(not_before) FROM delivery WHERE state = 'queued' AND not_before > %(now)s),
                    (SELECT min(sent_at) + %(grace)s FROM delivery WHERE state = 'accepted' AND settled_at IS NULL))""",
             {"grace": delivered_after, "now": now},
         )
