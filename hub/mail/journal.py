@@ -116,6 +116,21 @@ class Left:
     answers: dict[tuple[int, int], tuple[int, str]] = field(default_factory=dict)
 
 
+def alive(where: Path, worker: str) -> bool:
+    """Whether a worker of this machine lives, whatever the database thinks: a restarted one has lost all its locks."""
+    try:
+        file = os.open(_file(where, worker), os.O_RDONLY | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(file)
+    return False
+
+
 def read(where: Path, worker: str) -> Left | None:
     """A dead worker's journal; None when there is none, its writer lives, or it cannot be believed."""
     try:

@@ -251,7 +251,8 @@ async def renew(conn: AsyncConnection[Any], worker: str) -> int:
 async def settle(conn: AsyncConnection[Any], outcomes: Sequence[Sent], *, now: datetime) -> int:
     """Record outcomes in the caller's transaction, each with the event that it is. Returns how many were ours to record.
 
-    An outcome that comes late still settles an `uncertain` row: it is better knowledge. People may be faster than
+    An outcome that comes late still settles an `uncertain` row: who holds its claim knows better, also that it was
+    refused for now or never offered. People may be faster than
     a relay's answer: then the row is `accepted` already, and gets the reply.
     """
     accepted = [o for o in outcomes if o.state == "accepted"]
@@ -314,7 +315,7 @@ async def _settle_others(conn: AsyncConnection[Any], outcomes: Sequence[Sent], *
                 settled_at = CASE WHEN t.state = 'rejected' THEN %(now)s ELSE d.settled_at END
             FROM told t JOIN held USING (id)
             WHERE d.id = t.id AND d.claim = t.claim
-              AND (d.state IN ('claimed', 'sending') OR (d.state = 'uncertain' AND t.state = 'rejected'))
+              AND (d.state IN ('claimed', 'sending') OR (d.state = 'uncertain' AND t.state IN ('rejected', 'queued')))
             RETURNING d.id, d.contact_id, d.email, d.state, t.bounce
         ), happened AS (
             INSERT INTO event (delivery_id, contact_id, kind, occurred_at, received_at, source, source_key, detail)
@@ -349,23 +350,34 @@ _LOST = """
 """Whose worker is gone: it holds the lock of `Database.exclusive("worker:NAME")` while it is here. Or whose lease ran out."""
 
 
-async def lost(conn: AsyncConnection[Any]) -> list[tuple[str, str, Claimed]]:
-    """(worker, relay, mail) of what was begun by workers that are gone, by worker. One recovers at a time, until the
+async def workers_gone(conn: AsyncConnection[Any]) -> list[str]:
+    """Workers that are gone, as far as the database knows, and left mails behind. One recovers at a time, until the
     caller's transaction ends."""
     await conn.execute("SELECT pg_advisory_xact_lock(hashtext('hub recover'))")
     cursor = await conn.execute(
+        f"SELECT DISTINCT claimed_by FROM delivery WHERE state IN ('claimed', 'sending') AND {_LOST}".encode()
+    )
+    return [row[0] for row in await cursor.fetchall()]
+
+
+async def lost(conn: AsyncConnection[Any], *, spare: Collection[str] = ()) -> list[tuple[str, str, Claimed]]:
+    """(worker, relay, mail) of what was begun by workers that are gone, by worker. `spare` are workers that live."""
+    cursor = await conn.execute(
         f"""SELECT claimed_by, coalesce(relay, ''), id, message, purpose, contact_id, email, '', attempts, claim FROM delivery
-            WHERE state = 'sending' AND {_LOST} ORDER BY claimed_by, id FOR UPDATE""".encode()
+            WHERE state = 'sending' AND {_LOST} AND NOT claimed_by = ANY(%s)
+            ORDER BY claimed_by, id FOR UPDATE""".encode(),
+        [list(spare)],
     )
     return [(worker, relay, Claimed(*rest)) for worker, relay, *rest in await cursor.fetchall()]
 
 
-async def recover(conn: AsyncConnection[Any]) -> tuple[int, int]:
-    """Take back what workers left behind that are gone. Returns (queued again, uncertain)."""
+async def recover(conn: AsyncConnection[Any], *, spare: Collection[str] = ()) -> tuple[int, int]:
+    """Take back what workers left behind that are gone. Returns (queued again, uncertain). `spare` are workers that live."""
     cursor = await conn.execute(
         f"""
         WITH lost AS (
-            SELECT id FROM delivery WHERE state IN ('claimed', 'sending') AND {_LOST} FOR UPDATE SKIP LOCKED
+            SELECT id FROM delivery WHERE state IN ('claimed', 'sending') AND {_LOST} AND NOT claimed_by = ANY(%s)
+            FOR UPDATE SKIP LOCKED
         ), taken AS (
             UPDATE delivery d SET
                 state = CASE WHEN d.state = 'claimed' THEN 'queued' ELSE 'uncertain' END,
@@ -375,7 +387,8 @@ async def recover(conn: AsyncConnection[Any]) -> tuple[int, int]:
             FROM lost WHERE d.id = lost.id RETURNING d.state
         )
         SELECT count(*) FILTER (WHERE state = 'queued'), count(*) FILTER (WHERE state = 'uncertain') FROM taken
-        """.encode()
+        """.encode(),
+        [list(spare)],
     )
     row = await cursor.fetchone()
     assert row is not None

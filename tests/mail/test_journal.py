@@ -12,6 +12,7 @@ import pytest
 from hub.clock import ManualClock
 from hub.mail import journal
 from hub.mail.recovery import recover
+from hub.store import ledger
 from hub.store.database import Database
 
 
@@ -112,3 +113,29 @@ async def test_recovery_settles_by_it(dead: Path, database: Database, clock: Man
     assert events == [(2, "sent")]
     assert list(dead.iterdir()) == []
     assert await recover(database, clock, dead) == {"queued": 0, "accepted": 0, "rejected": 0, "uncertain": 0}
+
+
+async def test_a_worker_that_lives_is_spared_and_may_still_say_what_became_of_its_mails(
+    tmp_path: Path, database: Database, clock: ManualClock
+) -> None:
+    """PostgreSQL was restarted: the worker's lock is gone, the worker is not."""
+    async with database.transaction() as conn:
+        await conn.execute("INSERT INTO contact (email, changed_at) VALUES ('p@example.com', now())")
+        await conn.execute(
+            """INSERT INTO delivery (message, contact_id, occurrence, purpose, queued_at, email, state, claimed_by, claim,
+                                     attempts, relay, lease_until)
+               SELECT 'm', id, 'o', 'p', now(), email, 'sending', 'living', 7, 1, 'main', now() + interval '1 minute'
+               FROM contact"""
+        )
+    nothing = {"queued": 0, "accepted": 0, "rejected": 0, "uncertain": 0}
+    with journal.Journal(tmp_path, "living") as own:
+        assert await recover(database, clock, tmp_path) == nothing
+        assert own.path.exists()
+    # Without a journal nobody can know that it lives; its own word, under the claim that it holds, is better then.
+    assert await recover(database, clock, tmp_path) == {**nothing, "uncertain": 1}
+    for claim, state in ((6, "uncertain"), (7, "queued")):
+        async with database.transaction() as conn:
+            fate = ledger.Sent(1, claim, "queued", reason="never offered", offered=False)
+            await ledger.settle(conn, [fate], now=clock.now())
+            row = await (await conn.execute("SELECT state, attempts FROM delivery")).fetchone()
+        assert row == (state, 1 if state == "uncertain" else 0)
