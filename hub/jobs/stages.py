@@ -44,6 +44,7 @@ async def waiting(runtime: Runtime) -> list[backlog.Waiting]:
             now=runtime.clock.now(),
             delivered_after=runtime.settings.results.delivered_after,
             schedule={name: (s.every, s.pull) for name, s in runtime.settings.sync.items()},
+            entrances={name: f.enter.list for name, f in runtime.settings.funnels.items()},
         )
     # What waits for a connection that hub.yaml no longer has, waits on.
     found = [w for w in found if w.kind not in ("push", "inbox") or w.key in runtime.settings.connections]

@@ -27,8 +27,9 @@ async def waiting(
     now: datetime,
     delivered_after: timedelta,
     schedule: Mapping[str, tuple[timedelta, Sequence[str]]],
+    entrances: Mapping[str, str],
 ) -> list[Waiting]:
-    """Everything that is due at `now`. `schedule` is connection -> (how often, streams)."""
+    """Everything that is due at `now`. `schedule` is connection -> (how often, streams); `entrances` funnel -> list."""
     cursor = await conn.execute(
         """
         SELECT 'inbox', connection, count(*) FROM inbox WHERE state = 'new' GROUP BY connection
@@ -43,6 +44,10 @@ async def waiting(
                 SELECT array_agg(connection || '/' || stream) FROM cursor WHERE loaded_at IS NOT NULL))
         UNION ALL
         SELECT 'funnels', '', count(*) FROM funnel_entry WHERE state = 'active' AND wake_at <= %(now)s HAVING count(*) > 0
+        UNION ALL
+        SELECT 'funnels', '', count(*) FROM unnest(%(funnels)s::text[], %(entrances)s::text[]) AS e (funnel, list)
+        JOIN list l ON l.name = e.list LEFT JOIN funnel f ON f.name = e.funnel
+        WHERE EXISTS (SELECT FROM list_change ch WHERE ch.list_id = l.id AND ch.id > coalesce(f.read_to, 0)) HAVING count(*) > 0
         UNION ALL
         SELECT 'mail', '', count(*) FROM delivery
         WHERE (state = 'queued' AND (not_before IS NULL OR not_before <= %(now)s)
@@ -60,7 +65,13 @@ async def waiting(
            OR (state = 'attempting' AND NOT work_is_held('push:' || connection))
         GROUP BY connection
         """,
-        {"now": now, "list_max_age": LIST_MAX_AGE, "delivered_after": delivered_after},
+        {
+            "now": now,
+            "list_max_age": LIST_MAX_AGE,
+            "delivered_after": delivered_after,
+            "funnels": list(entrances),
+            "entrances": list(entrances.values()),
+        },  # fmt: skip
     )
     found = [Waiting(*row) for row in await cursor.fetchall()]
     return await _due_pulls(conn, schedule, now=now) + found

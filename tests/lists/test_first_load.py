@@ -88,3 +88,12 @@ async def test_a_full_re_sync_does_not_stop_the_lists(world: Rig) -> None:
     world.clock.current += timedelta(hours=1)
     await world.run("pull:deals", "lists")
     assert (await state(world))["others"] == (30, [])
+
+
+async def test_who_joined_waits_for_the_funnels_whose_wake_up_was_lost(rig: Rig) -> None:
+    rig.hubspot.create("contacts", {"email": "ann@example.com", "city": "Berlin"})
+    await rig.run("pull:contacts", "pull:deals", "pull:segments", "lists")
+    assert await due(rig, "funnels") == [""]
+    await rig.run("funnels")
+    assert await due(rig, "funnels") == []
+    assert await rig.value("SELECT count(*) FROM delivery") == 1
