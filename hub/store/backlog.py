@@ -71,7 +71,7 @@ async def waiting(
             "delivered_after": delivered_after,
             "funnels": list(entrances),
             "entrances": list(entrances.values()),
-        },  # fmt: skip
+        },
     )
     found = [Waiting(*row) for row in await cursor.fetchall()]
     return await _due_pulls(conn, schedule, now=now) + found
