@@ -153,7 +153,7 @@ class Place:
         with (folder / "said").open("w+") as said:
             process = subprocess.Popen(
                 ["bash", "-c", f"exec {command}"], cwd=where, env=self._environment(folder), stdout=said,
-                stderr=subprocess.STDOUT, start_new_session=True,
+                stderr=subprocess.STDOUT, start_new_session=True, preexec_fn=_hears_interrupts,
             )  # fmt: skip
             deadline = time.monotonic() + 60
             try:
@@ -238,3 +238,8 @@ def _person(built: Stage) -> str:
                 return str(row[0])
             time.sleep(0.1)
     raise AssertionError("nobody on the list `trial` was sent a mail")
+
+
+def _hears_interrupts() -> None:
+    """A shell that starts tests in the background makes them, and all that they start, deaf to Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
