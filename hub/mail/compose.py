@@ -24,19 +24,13 @@ from jinja2 import TemplateSyntaxError
 
 from hub.config.settings import MessageSection, Settings
 from hub.errors import ConfigError
-from hub.mail import program, template
+from hub.mail import footer, program, template
 from hub.mail.encoding import header_text, one_line, printed, quoted_printable
-from hub.mail.links import PIXEL, Links
+from hub.mail.links import Links
 from hub.mail.program import NotCompilable, Values, text_of
 from hub.mail.skeleton import Body
 from hub.signing import Signer, packed
 
-UNSUBSCRIBE = (
-    '<p style="font:12px sans-serif;color:#666;text-align:center">{{ postal_address }}<br>'
-    '<a href="{{ unsubscribe_url }}">Unsubscribe</a></p>'
-)
-POSTAL = '<p style="font:12px sans-serif;color:#666;text-align:center">{{ postal_address }}</p>'
-PREHEADER = '<div style="display:none;max-height:0;overflow:hidden">{{ preheader }}</div>'
 _ADDRESS = re.compile(r'[^\s<>"(),:;\\\[\]@\x00-\x1f\x7f]+@([^\s<>"(),:;\\\[\]@\x00-\x1f\x7f]+)')
 
 
@@ -96,10 +90,10 @@ class Message:
         self._links = Links(section.track, settings.web.public_url.rstrip("/"), composer.signer)
         html = self._source()
         text = section.text or template.as_text(html)
-        html = _within_body(
+        html = footer.within_body(
             html,
-            PREHEADER if section.preheader else "",
-            PIXEL if section.track.opens else "",
+            footer.PREHEADER if section.preheader else "",
+            footer.PIXEL if section.track.opens else "",
         )
         sources = [section.subject, section.preheader, text, html]
         self._look_for_names(sources)
@@ -123,11 +117,8 @@ class Message:
             html = template.as_html(source, mjml=file.suffix == ".mjml")
         else:
             html = template.as_html(self.section.html or "", mjml=False)
-        if self.marketing and "unsubscribe_url" not in html:
-            return _within_body(html, "", UNSUBSCRIBE)
-        if self.marketing and "postal_address" not in html and self.composer.settings.sender.postal_address:
-            return _within_body(html, "", POSTAL)
-        return html
+        postal_address = self.composer.settings.sender.postal_address
+        return footer.with_footer(html, postal_address) if self.marketing else html
 
     # --- compiled once -----------------------------------------------------------------------------------
 
@@ -276,16 +267,3 @@ def _header(name: str, value: str | Address) -> bytes:
     mail = EmailMessage(policy=SMTP.clone(max_line_length=78))
     mail[name] = value
     return mail.as_bytes().partition(b"\r\n\r\n")[0] + b"\r\n"
-
-
-def _within_body(html: str, first: str, last: str) -> str:
-    """Put something at the beginning and the end of the body."""
-    if first:
-        html, count = re.subn(
-            r"(<body\b[^>]*>)", lambda found: found[1] + first, html, count=1, flags=re.IGNORECASE
-        )
-        html = html if count else first + html
-    if last:
-        at = html.lower().rfind("</body>")
-        html = html[:at] + last + html[at:] if at >= 0 else html + last
-    return html

@@ -13,13 +13,15 @@ from urllib.parse import quote
 from jinja2.sandbox import SandboxedEnvironment
 
 from hub.config.settings import Tracking
-from hub.mail import program, template
+from hub.mail import program
+from hub.mail.hidden import JINJA, hide
 from hub.mail.program import NotCompilable, Program, Text, Token, Values
 from hub.signing import Signer
 
-_HREF = re.compile(r'(<a\b[^>]*?\bhref=)(["\'])([^"\']+)\2', re.IGNORECASE)
+_HREF = re.compile(
+    r"""(<a(?:\s(?:[^>"']|"[^"]*"|'[^']*')*?)?\shref\s*=\s*)(?:"([^"]+)"|'([^']+)')""", re.IGNORECASE
+)
 _OWN = re.compile(r"\{\{\s*unsubscribe_url\s*\}\}")
-PIXEL = '<img src="{{ open_url }}" width="1" height="1" alt="">'
 
 
 class Links:
@@ -42,11 +44,11 @@ class Links:
         special: Mapping[str, Program],
     ) -> Program:
         """An HTML template's program with its links tracked. Raises NotCompilable."""
-        hidden, back = template.protected(source)
+        hidden, back = hide(source)
         found = dict(special)
 
         def mark(match: re.Match[str]) -> str:
-            link = back(match[3])
+            link = back(match[2] or match[3])
             if not self.track.clicks or _OWN.fullmatch(link.strip()):
                 return match[0]
             if "{%" in link:
@@ -56,7 +58,7 @@ class Links:
                 return match[0]
             name = f"mailyard_link_{len(found)}"
             found[name] = special
-            return f"{match[1]}{match[2]}{{{{ {name} }}}}{match[2]}"
+            return f'{match[1]}"{{{{ {name} }}}}"'
 
         return program.compiled(back(_HREF.sub(mark, hidden)), environment, contact_fields, found)
 
@@ -64,7 +66,7 @@ class Links:
         self, link: str, environment: SandboxedEnvironment, contact_fields: Collection[str]
     ) -> Program | None:
         """What stands in a link's place: for a link that is the same for everybody all but the token is known."""
-        if "{{" not in link:
+        if not JINJA.search(link):
             url = html_lib.unescape(link)
             return self._known(url) if _to_the_web(url) else None
         address = program.compiled(link, environment, contact_fields)
@@ -83,7 +85,12 @@ class Links:
         """The same, in HTML that is filled in already."""
         if not self.track.clicks:
             return html
-        return _HREF.sub(lambda m: f"{m[1]}{m[2]}{self.tracked(m[3], values)}{m[2]}", html)
+        return _HREF.sub(lambda found: self._replaced(found, values), html)
+
+    def _replaced(self, found: re.Match[str], values: Values) -> str:
+        link = found[2] or found[3]
+        address = self.tracked(link, values)
+        return found[0] if address == link else f'{found[1]}"{address}"'
 
     def tracked(self, escaped: str, values: Values) -> str:
         """The address of a link as it stands in HTML, led through the hub unless it is our own or leads elsewhere."""

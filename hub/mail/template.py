@@ -10,10 +10,10 @@ from jinja2 import StrictUndefined, TemplateSyntaxError, nodes
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from hub.errors import ConfigError
+from hub.mail import hidden as hiding
 from hub.mail.program import PLAIN_FILTERS
 
 MAX_RENDERED = 2_000_000
-_JINJA = re.compile(r"\{\{.*?\}\}|\{%.*?%\}|\{#.*?#\}", re.DOTALL)
 VARIABLES = frozenset({"contact", "deals", "unsubscribe_url", "preheader", "message", "postal_address"})
 
 
@@ -102,23 +102,9 @@ def _column(source: str, name: str, line: int) -> int:
     return text.find(name.removeprefix("contact.")) + 1 or 1
 
 
-def protected(source: str) -> tuple[str, Callable[[str], str]]:
-    """The source with its Jinja tags hidden from HTML tools, and the function that puts them back."""
-    tags: list[str] = []
-
-    def hide(found: re.Match[str]) -> str:
-        tags.append(found[0])
-        return f"jinja7x{len(tags) - 1}x7ajnij"
-
-    def back(text: str) -> str:
-        return re.sub(r"jinja7x(\d+)x7ajnij", lambda found: tags[int(found[1])], text)
-
-    return _JINJA.sub(hide, source), back
-
-
 def as_html(source: str, *, mjml: bool) -> str:
     """The template as HTML with its styles inlined, Jinja tags as they are. Raises ConfigError for MJML that does not parse."""
-    hidden, back = protected(source)
+    hidden, back = hiding.hide(source)
     if mjml:
         from mjml import mjml2html
 
@@ -133,16 +119,21 @@ def as_html(source: str, *, mjml: bool) -> str:
         import css_inline
 
         inliner = css_inline.CSSInliner(load_remote_stylesheets=False, keep_at_rules=True)
-        hidden = inliner.inline(hidden)
+        hidden = hiding.as_words(inliner.inline(hiding.as_comments(hidden)))
     return back(hidden)
 
 
 def as_text(html: str) -> str:
     """The plain-text template of an HTML template, links written out."""
     from inscriptis import get_text
+    from inscriptis.css_profiles import CSS_PROFILES
     from inscriptis.model.config import ParserConfig
 
-    hidden, back = protected(html)
-    text = get_text(hidden, ParserConfig(display_links=True, display_anchors=False))
-    lines = [line.rstrip() for line in text.splitlines()]
-    return back(re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip() + "\n")
+    hidden, back = hiding.hide(html)
+    hidden = hiding.without_tables(hidden)
+    text = get_text(
+        hidden, ParserConfig(CSS_PROFILES["strict"].copy(), display_links=True, display_anchors=False)
+    )
+    text = "\n".join([line.rstrip() for line in text.splitlines()])
+    text = hiding.without_lone_lines(text, lambda words: "{{" not in back(words))
+    return back(re.sub(r"\n{3,}", "\n\n", text).strip() + "\n")
