@@ -6,7 +6,8 @@ defined, rules and templates against the fields that exist, mappings against the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from email.utils import parseaddr
 from itertools import pairwise
@@ -19,12 +20,12 @@ from pydantic import ValidationError
 from hub import mapping as mappings
 from hub.config.countries import COUNTRIES
 from hub.config.loading import Config, nearest, read, shape_problems
-from hub.config.settings import Send, SetFields, Step, When
+from hub.config.settings import LanguageSection, MessageSection, Send, SetFields, Step, When
 from hub.document import At, Problem, Problems
 from hub.document import load as load_document
 from hub.errors import ConfigError, RuleError
 from hub.lists import in_order
-from hub.mail import dkim, template
+from hub.mail import dkim, parts, template, utm
 from hub.mail.providers import PROVIDERS, receiver_of
 from hub.mail.routing import in_orders, serves
 from hub.rules import Catalog, parse
@@ -202,10 +203,7 @@ class _Checker:
                 self._wrong(
                     (*at, "from"), f"{section.from_!r} holds no address", 'write "Ann <ann@example.com>"'
                 )
-            self._template(section.subject, (*at, "subject"))
-            self._template(section.preheader, (*at, "preheader"))
-            if section.text:
-                self._template(section.text, (*at, "text"))
+            self._words(section, at)
             if (section.template is None) == (section.html is None):
                 what = (
                     "has neither template nor html"
@@ -213,10 +211,61 @@ class _Checker:
                     else "has both template and html"
                 )
                 self._wrong(at, f"message {name} {what}", "give one of them", key=True)
-            elif section.html is not None:
-                self._template(section.html, (*at, "html"))
-            elif section.template is not None:
-                self._template_file(section.template, (*at, "template"))
+            for language, other in section.languages.items():
+                inside: At = (*at, "languages", language)
+                self._words(other, inside)
+                if other.template is not None and other.html is not None:
+                    self._wrong(inside, "it has both template and html", "give one of them", key=True)
+            self._files(section, at)
+            try:
+                utm.of_message(self.settings, name)
+            except ConfigError as error:
+                self._wrong((*at, "utm"), error.what, error.fix)
+
+    def _words(self, section: MessageSection | LanguageSection, at: At) -> None:
+        """The templates of a message, or of one of its languages."""
+        for key in ("subject", "preheader", "text", "html"):
+            if source := getattr(section, key):
+                self._template(source, (*at, key))
+        if section.template is not None:
+            self._template_file(section.template, (*at, "template"))
+
+    def _files(self, section: MessageSection, at: At) -> None:
+        """Attachments and images: that they are there, are shown, and do not make the mail too large."""
+        base, size = self.config.base_dir, 0
+        for number, name in enumerate(section.attachments):
+            size += self._file(lambda name=name: parts.attached(base / name), (*at, "attachments", number))  # type: ignore[misc]
+        shown = self._shown(section)
+        for image, name in section.images.items():
+            place: At = (*at, "images", image)
+            size += self._file(lambda name=name: parts.shown(base / name, "x"), place)  # type: ignore[misc]
+            if image not in shown:
+                self._wrong(place, f"no HTML shows the image {image}", f'write src="cid:{image}"', key=True)
+        for image in sorted(shown - set(section.images)):
+            self._wrong(at, f"the HTML shows cid:{image}, which is none of its images", "add it", key=True)
+        if size > section.max_size:
+            what = f"its files make the mail {size:,} bytes larger, more than {section.max_size:,}"
+            self._wrong((*at, "max_size"), what, "link to them instead, or raise max_size")
+
+    def _file(self, encoded: Callable[[], bytes], at: At) -> int:
+        """The size of a file as a mail carries it."""
+        try:
+            return len(encoded())
+        except ConfigError as error:
+            self._wrong(at, error.what, error.fix)
+            return 0
+
+    def _shown(self, section: MessageSection) -> set[str]:
+        """The images that the HTML shows, in any language. A template that cannot be read was told of already."""
+        found: set[str] = set()
+        written: list[MessageSection | LanguageSection] = [section, *section.languages.values()]
+        for each in written:
+            source = each.html or ""
+            if each.template is not None:
+                with suppress(OSError, UnicodeDecodeError):
+                    source += (self.config.base_dir / each.template).read_text(encoding="utf-8")
+            found |= set(parts.CID.findall(source))
+        return found
 
     def _template(self, source: str, at: At) -> None:
         """A template inside hub.yaml."""

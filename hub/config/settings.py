@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from datetime import date, timedelta
 from ipaddress import ip_address, ip_network
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ByteSize, ConfigDict, Field, SecretStr
 
 from hub.clock import parse_duration
 
@@ -60,10 +61,53 @@ class ListSection(Section):
 
 
 class Tracking(Section):
-    """What is seen of a mail after it was sent."""
+    """What is seen of a mail after it was sent. What a message leaves open its purpose says, then `tracking`."""
+
+    opens: bool | None = Field(None, description="put a pixel into the HTML part")
+    clicks: bool | None = Field(None, description="lead links in the HTML part through the hub")
+
+
+class TrackingSection(Section):
+    """What is seen of mails where neither the message nor its purpose says it, and where nothing ever is."""
 
     opens: bool = Field(True, description="put a pixel into the HTML part")
     clicks: bool = Field(True, description="lead links in the HTML part through the hub")
+    off_in: list[str] = Field(
+        default_factory=list,
+        description="countries of contacts (ISO 3166-1, two letters) whose mails are not tracked; `unknown`: those of none",
+    )
+
+
+class UtmSection(Section):
+    """Parameters for web analytics, for http(s) links that have none. Values may name `message`, `purpose`, `funnel`."""
+
+    source: str | None = Field(None, description="utm_source, e.g. mailyard")
+    medium: str | None = Field(None, description="utm_medium, e.g. email")
+    campaign: str | None = Field(None, description="utm_campaign, e.g. {{ funnel }}")
+    term: str | None = Field(None, description="utm_term")
+    content: str | None = Field(None, description="utm_content, e.g. {{ message }}")
+    hosts: list[str] | None = Field(
+        None, description="only links to these hosts and those below them; all links when absent"
+    )
+
+
+class LanguageSection(Section):
+    """A message in another language. What is absent is as in the message itself."""
+
+    subject: str | None = Field(None, description="a template; so are preheader, html and text")
+    template: str | None = Field(None, description="path of an .mjml or .html file, relative to hub.yaml")
+    html: str | None = Field(None, description="the HTML itself, instead of `template`")
+    text: str | None = Field(None, description="plain-text part; made from HTML of its own when absent")
+    preheader: str | None = Field(None, description="the line that mail programs show beside the subject")
+
+
+def _language_tag(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*", text):
+        raise ValueError(f"{text!r} is no language tag (BCP 47); write for example de or pt-BR")
+    return text
+
+
+LanguageTag = Annotated[str, AfterValidator(_language_tag)]
 
 
 class MessageSection(Section):
@@ -78,6 +122,24 @@ class MessageSection(Section):
     preheader: str = Field("", description="the line that mail programs show beside the subject")
     reply_to: str | None = Field(None, description="address of the Reply-To header")
     track: Tracking = Field(Tracking(), description="what is seen of the mail")
+    language: LanguageTag | None = Field(
+        None, description="what it is written in (BCP 47), e.g. en: the Content-Language header"
+    )
+    languages: dict[LanguageTag, LanguageSection] = Field(
+        default_factory=dict,
+        description="language -> the message in it. For a contact of pt-BR pt-BR is taken, else pt, else the message itself",
+    )
+    attachments: list[str] = Field(default_factory=list, description="paths of files, relative to hub.yaml")
+    images: dict[Annotated[str, Field(pattern="^[A-Za-z0-9_-]+$")], str] = Field(
+        default_factory=dict,
+        description="name -> path of an image that the mail carries and its HTML shows as cid:NAME",
+    )
+    max_size: ByteSize = Field(
+        ByteSize(10_000_000), description="how large its files may make the mail, encoded, e.g. 10 MB"
+    )
+    utm: UtmSection | Literal[False] = Field(
+        UtmSection(), description="parameters of its links, over those of the whole hub.yaml; false: none"
+    )
 
 
 class Send(Section):
@@ -239,6 +301,7 @@ class PurposeSection(Section):
     subscriptions: dict[str, str] = Field(
         default_factory=dict, description="connection -> the vendor's subscription id"
     )
+    track: Tracking = Field(Tracking(), description="what is seen of its messages, where they do not say it")
 
 
 class WebSection(Section):
@@ -343,6 +406,12 @@ class Settings(Section):
     purposes: dict[str, PurposeSection] = Field(default_factory=dict, description="why people get mail")
     lists: dict[str, ListSection] = Field(default_factory=dict, description="dynamic lists")
     messages: dict[str, MessageSection] = Field(default_factory=dict, description="mails")
+    tracking: TrackingSection = Field(
+        TrackingSection(), description="what is seen of mails, and where nothing is"
+    )
+    utm: UtmSection = Field(
+        UtmSection(), description="parameters of the links of all messages, for web analytics"
+    )
     funnels: dict[str, FunnelSection] = Field(
         default_factory=dict, description="what happens to people on a list"
     )

@@ -7,9 +7,8 @@ however often it is composed.
 
 from __future__ import annotations
 
-import hashlib
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from email.headerregistry import Address
@@ -18,17 +17,16 @@ from email.policy import SMTP
 from email.utils import format_datetime, parseaddr
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from jinja2 import TemplateSyntaxError
 
 from hub.config.settings import MessageSection, Settings
 from hub.errors import ConfigError
-from hub.mail import footer, program, template
-from hub.mail.encoding import header_text, one_line, printed, quoted_printable
+from hub.mail import footer, parts, program, template, utm
+from hub.mail.encoding import header_text, one_line
 from hub.mail.links import Links
-from hub.mail.program import NotCompilable, Values, text_of
-from hub.mail.skeleton import Body
+from hub.mail.variant import Variant, Wording, looked_up
 from hub.signing import Signer, packed
 
 _ADDRESS = re.compile(r'[^\s<>"(),:;\\\[\]@\x00-\x1f\x7f]+@([^\s<>"(),:;\\\[\]@\x00-\x1f\x7f]+)')
@@ -73,54 +71,73 @@ class Composer:
         return self._messages[name]
 
 
-class _Part(Protocol):
-    def pieces(self, values: Values) -> list[bytes]:
-        """The encoded body for one recipient, to be joined."""
-        ...
-
-
 class Message:
-    """One compiled message. `fields` are the contact fields that it names (None: any), `needs_deals` whether it names deals."""
+    """One compiled message. `fields` are the contact fields that it needs (None: any), `needs_deals` whether it names deals."""
 
     def __init__(self, name: str, section: MessageSection, composer: Composer) -> None:
         self.name, self.section, self.composer = name, section, composer
         settings = composer.settings
-        self.marketing = settings.purposes[section.purpose].marketing
+        purpose = settings.purposes[section.purpose]
+        self.marketing = purpose.marketing
         self.from_domain = parseaddr(section.from_)[1].rpartition("@")[2].lower()
-        self._links = Links(section.track, settings.web.public_url.rstrip("/"), composer.signer)
-        html = self._source()
-        text = section.text or template.as_text(html)
-        html = footer.within_body(
-            html,
-            footer.PREHEADER if section.preheader else "",
-            footer.PIXEL if section.track.opens else "",
-        )
-        sources = [section.subject, section.preheader, text, html]
-        self._look_for_names(sources)
-        self._subject = self._line(section.subject)
-        self._preheader = self._line(section.preheader)
-        self._text: _Part = self._part(_ended(text), html=False)
-        self._html: _Part = self._part(_ended(html), html=True)
-        self._top, self._middle, self._between, self._end = self._frame()
+        self.opens = _first(section.track.opens, purpose.track.opens, settings.tracking.opens)
+        self.clicks = _first(section.track.clicks, purpose.track.clicks, settings.tracking.clicks)
+        self._off_in = frozenset(settings.tracking.off_in if self.opens or self.clicks else ())
+        self._utm = utm.of_message(settings, name)
+        self._base_url = settings.web.public_url.rstrip("/")
+        self._content_ids = {each: f"{each}@{settings.sender.list_domain}" for each in section.images}
+        self._wordings = self._in_all_languages()
+        self._look_for_names([source for each in self._wordings.values() for source in each.sources])
+        self._top, self._fixed = self._headers()
+        self._frame = self._files()
         self._return_path = settings.bounces.return_path.rpartition("@")
+        self._variants: dict[tuple[str, bool], Variant] = {}
+        # Whatever a recipient may need is compiled now, so that mistakes show before the first mail.
+        for language in self._wordings:
+            for tracked in (True, False) if self._off_in else (True,):
+                self._variant(language, tracked)
+        self._only = self._variants["", True] if len(self._variants) == 1 else None
 
-    def _source(self) -> str:
-        """The HTML template, with the footer that the law asks for where it has none."""
-        if self.section.template is not None:
-            file = self.composer.base_dir / self.section.template
+    # --- compiled once -----------------------------------------------------------------------------------
+
+    def _in_all_languages(self) -> dict[str, Wording]:
+        """language in lower case -> wording; the message's own stands under the empty text."""
+        section = self.section
+        html = self._html(section.template, section.html)
+        own = Wording(
+            section.language or "",
+            section.subject,
+            section.preheader,
+            html,
+            section.text or template.as_text(html),
+        )
+        found = {"": own}
+        for language, other in section.languages.items():
+            if other.template is None and other.html is None:
+                html, text = own.html, other.text or own.text
+            else:
+                html = self._html(other.template, other.html)
+                text = other.text or template.as_text(html)
+            subject = own.subject if other.subject is None else other.subject
+            preheader = own.preheader if other.preheader is None else other.preheader
+            found[language.lower()] = Wording(language, subject, preheader, html, text)
+        return found
+
+    def _html(self, file_name: str | None, source: str | None) -> str:
+        """A template as HTML, with the footer that the law asks for where it has none."""
+        mjml = False
+        if file_name is not None:
+            file = self.composer.base_dir / file_name
+            mjml = file.suffix == ".mjml"
             try:
                 source = file.read_text(encoding="utf-8")
             except OSError as error:
                 raise ConfigError(
                     f"cannot be read: {error.strerror}", "check the message's template", str(file)
                 ) from None
-            html = template.as_html(source, mjml=file.suffix == ".mjml")
-        else:
-            html = template.as_html(self.section.html or "", mjml=False)
+        html = parts.with_images(template.as_html(source or "", mjml=mjml), self._content_ids)
         postal_address = self.composer.settings.sender.postal_address
         return footer.with_footer(html, postal_address) if self.marketing else html
-
-    # --- compiled once -----------------------------------------------------------------------------------
 
     def _look_for_names(self, sources: list[str]) -> None:
         try:
@@ -129,42 +146,17 @@ class Message:
         except TemplateSyntaxError as error:
             raise template.mistake(error) from None
         known = set(self.composer.contact_fields)
+        wanted = {"language"} if len(self._wordings) > 1 else set()
+        wanted |= {"country"} if self._off_in else set()
         self.fields: frozenset[str] | None = (
-            None if None in used else frozenset(set().union(*filter(None, used)) & known)
+            None if None in used else frozenset((set().union(*filter(None, used)) | wanted) & known)
         )
         self.needs_deals = "deals" in names
         self._blank = dict.fromkeys(known if self.fields is None else self.fields)
 
-    def _line(self, source: str) -> Callable[[Values], str]:
-        """A header's template as a function."""
-        try:
-            found = program.compiled(source, template.TEXT, self.composer.contact_fields)
-        except NotCompilable:
-            render = template.compiled(source, html=False)
-            return lambda values: one_line(render(dict(values)))
-        return lambda values: one_line(text_of(found, values))
-
-    def _part(self, source: str, *, html: bool) -> _Part:
-        fields = self.composer.contact_fields
-        constants = {
-            name: (printed(value, html=html),) if value else ()
-            for name, value in (
-                ("message", self.name),
-                ("postal_address", self.composer.settings.sender.postal_address),
-            )
-        }
-        try:
-            if html:
-                return Body(self._links.compiled(source, template.HTML, fields, constants))
-            return Body(program.compiled(source, template.TEXT, fields, constants))
-        except NotCompilable:
-            return _Rendered(template.compiled(source, html=html), self._links if html else None)
-
-    def _frame(self) -> tuple[bytes, bytes, bytes, bytes]:
-        """What is the same for everybody around the two bodies: before `To`, up to the text, between both, at the end."""
+    def _headers(self) -> tuple[bytes, bytes]:
+        """The headers that are the same for everybody: before `To` and after those of the recipient."""
         section, settings = self.section, self.composer.settings
-        # "=_" never stands in quoted-printable text, so no body can hold the boundary (RFC 2045, 6.7).
-        boundary = "=_" + hashlib.sha256(self.name.encode()).hexdigest()[:24]
         name, address = parseaddr(section.from_)
         top = _header("From", Address(one_line(name), addr_spec=address))
         if section.reply_to:
@@ -175,24 +167,55 @@ class Message:
             fields["List-Unsubscribe-Post"] = "List-Unsubscribe=One-Click"
         else:
             fields["Auto-Submitted"] = "auto-generated"
-        fields["MIME-Version"] = "1.0"
-        middle = b"".join(_header(key, value) for key, value in fields.items())
-        middle += f'Content-Type: multipart/alternative;\r\n boundary="{boundary}"\r\n\r\n'.encode()
-        opened = "--%s\r\nContent-Type: text/%s; charset=utf-8\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n"
-        return (
-            top,
-            middle + (opened % (boundary, "plain")).encode(),
-            b"\r\n" + (opened % (boundary, "html")).encode(),
-            f"\r\n--{boundary}--\r\n".encode(),
-        )
+        return top, b"".join(_header(key, value) for key, value in fields.items())
+
+    def _files(self) -> parts.Frame:
+        base, section = self.composer.base_dir, self.section
+        images = [parts.shown(base / file, self._content_ids[name]) for name, file in section.images.items()]
+        attachments = [parts.attached(base / file) for file in section.attachments]
+        size = sum(map(len, [*images, *attachments]))
+        if size > section.max_size:
+            raise ConfigError(
+                f"the files of message {self.name} make it {size:,} bytes larger, more than {section.max_size:,}",
+                "link to them instead, or raise max_size",
+            )
+        return parts.frame(self.name, images, attachments)
+
+    def _variant(self, language: str, tracked: bool) -> Variant:
+        """The message in a language of `_wordings`, tracked as it wishes or not at all."""
+        found = self._variants.get((language, tracked))
+        if found is None:
+            wording = self._wordings[language]
+            fixed = _header("Content-Language", wording.language) if wording.language else b""
+            found = self._variants[language, tracked] = Variant(
+                wording,
+                Links(clicks=self.clicks and tracked, base_url=self._base_url, signer=self.composer.signer, utm=self._utm),
+                opens=self.opens and tracked,
+                before=self._fixed + fixed + b"MIME-Version: 1.0\r\n" + self._frame.before,
+                contact_fields=self.composer.contact_fields,
+                constants={"message": self.name, "postal_address": self.composer.settings.sender.postal_address},
+            )  # fmt: skip
+        return found
 
     # --- for each recipient ------------------------------------------------------------------------------
 
-    def render(self, to: Recipient, *, now: datetime) -> Mail:
-        """The mail for one recipient. Raises jinja2 errors and ConfigError for values that the template cannot take."""
+    def _chosen(self, contact: dict[str, Any], track: bool) -> Variant:
+        language = ""
+        if len(self._wordings) > 1 and (wished := contact.get("language")):
+            language = looked_up(str(wished), self._wordings)
+        if track and self._off_in:
+            track = str(contact.get("country") or "unknown") not in self._off_in
+        return self._variant(language, track)
+
+    def render(self, to: Recipient, *, now: datetime, track: bool = True) -> Mail:
+        """The mail for one recipient. Raises jinja2 errors and ConfigError for values that the template cannot take.
+
+        `track`: false for a preview, which no click or open may count for.
+        """
+        variant = self._only if track and self._only is not None else self._chosen(to.contact, track)
         signer = self.composer.signer
         ident = packed(to.delivery_id)
-        unsubscribe_url = self._links.unsubscribe_url(ident)
+        unsubscribe_url = variant.links.unsubscribe_url(ident)
         values: dict[str, Any] = {
             "contact": {**self._blank, **to.contact},
             "deals": to.deals,
@@ -201,11 +224,11 @@ class Message:
             "postal_address": self.composer.settings.sender.postal_address,
             "ident": ident,
         }
-        if self.section.track.opens:
-            values["open_url"] = self._links.open_url(ident)
-        subject = self._subject(values)
-        if self.section.preheader:
-            values["preheader"] = self._preheader(values)
+        if variant.opens:
+            values["open_url"] = variant.links.open_url(ident)
+        subject = variant.subject(values)
+        if variant.has_preheader:
+            values["preheader"] = variant.preheader(values)
         message_id = signer.message_id(to.delivery_id, self.composer.settings.sender.list_domain)
         local, _, domain = self._return_path
         unsubscribe = f"List-Unsubscribe: <{unsubscribe_url}>\r\n" if self.marketing else ""
@@ -214,30 +237,19 @@ class Message:
                 self._top,
                 b"To: %b\r\nSubject: %b\r\n" % (_mailbox(to.email), header_text(subject)),
                 f"Date: {_date(now.replace(microsecond=0))}\r\nMessage-ID: {message_id}\r\n{unsubscribe}".encode(),
-                self._middle,
-                *self._text.pieces(values),
-                self._between,
-                *self._html.pieces(values),
-                self._end,
+                variant.before,
+                *variant.text.pieces(values),
+                self._frame.between,
+                *variant.html.pieces(values),
+                self._frame.after,
             ]
         )
         return Mail(content, message_id, f"{local}+{signer.bounce_token(ident)}@{domain}", subject)
 
 
-class _Rendered:
-    """A body part that Jinja fills in for each recipient, since its template has no program."""
-
-    def __init__(self, render: Callable[[dict[str, Any]], str], links: Links | None) -> None:
-        self._render, self._links = render, links
-
-    def pieces(self, values: Values) -> list[bytes]:
-        text = self._render(dict(values))
-        return [quoted_printable(self._links.rendered(text, values) if self._links else text)]
-
-
-def _ended(source: str) -> str:
-    """With a line end that stays: Jinja takes one away."""
-    return source.rstrip("\n") + "\n\n"
+def _first(*wishes: bool | None) -> bool:
+    """What the nearest of those says that says something."""
+    return next((wish for wish in wishes if wish is not None), True)
 
 
 @lru_cache(maxsize=16)
@@ -267,3 +279,16 @@ def _header(name: str, value: str | Address) -> bytes:
     mail = EmailMessage(policy=SMTP.clone(max_line_length=78))
     mail[name] = value
     return mail.as_bytes().partition(b"\r\n\r\n")[0] + b"\r\n"
+
+
+def _within_body(html: str, first: str, last: str) -> str:
+    """Put something at the beginning and the end of the body."""
+    if first:
+        html, count = re.subn(
+            r"(<body\b[^>]*>)", lambda found: found[1] + first, html, count=1, flags=re.IGNORECASE
+        )
+        html = html if count else first + html
+    if last:
+        at = html.lower().rfind("</body>")
+        html = html[:at] + last + html[at:] if at >= 0 else html + last
+    return html

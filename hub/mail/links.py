@@ -1,34 +1,39 @@
-"""Links led through the hub, and the pixel that tells of opens, where a message wants them.
+"""Links led through the hub and told apart for web analytics, where a message wants it.
 
 A link's address is signed with its delivery and stands in the URL, so that the click endpoint leads nowhere else.
+What can be known of a link before there is a recipient is done when the message is compiled.
 """
 
 from __future__ import annotations
 
 import html as html_lib
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from urllib.parse import quote
 
 from jinja2.sandbox import SandboxedEnvironment
 
-from hub.config.settings import Tracking
 from hub.mail import program
 from hub.mail.hidden import JINJA, hide
 from hub.mail.program import NotCompilable, Program, Text, Token, Values
 from hub.signing import Signer
 
-_HREF = re.compile(
+HREF = re.compile(
     r"""(<a(?:\s(?:[^>"']|"[^"]*"|'[^']*')*?)?\shref\s*=\s*)(?:"([^"]+)"|'([^']+)')""", re.IGNORECASE
 )
-_OWN = re.compile(r"\{\{\s*unsubscribe_url\s*\}\}")
+"""A link in HTML: what stands before its address, and the address in either kind of quotes."""
+_ADDRESS = re.compile(r"https?://(?:[^\s<>\"()\[\]]|\([^\s<>\"()\[\]]*\))+", re.IGNORECASE)
+"""A link in plain text; a sentence's end after it is not part of it."""
+_OWN = re.compile(r"\{\{-?\s*unsubscribe_url\s*-?\}\}")
 
 
 class Links:
-    """The links of one message."""
+    """The links of one message. `utm` adds its parameters to a URL."""
 
-    def __init__(self, track: Tracking, base_url: str, signer: Signer) -> None:
-        self.track, self.base_url, self.signer = track, base_url, signer
+    def __init__(
+        self, *, clicks: bool, base_url: str, signer: Signer, utm: Callable[[str], str] | None = None
+    ) -> None:
+        self.clicks, self.base_url, self.signer, self.utm = clicks, base_url, signer, utm
 
     def unsubscribe_url(self, ident: bytes) -> str:
         return f"{self.base_url}/u/{self.signer.token_bytes('unsubscribe', ident).decode()}"
@@ -36,43 +41,63 @@ class Links:
     def open_url(self, ident: bytes) -> str:
         return f"{self.base_url}/o/{self.signer.token_bytes('open', ident).decode()}"
 
+    # --- compiled once ---------------------------------------------------------------------------------------
+
     def compiled(
         self,
         source: str,
         environment: SandboxedEnvironment,
         contact_fields: Collection[str],
         special: Mapping[str, Program],
+        *,
+        html: bool,
     ) -> Program:
-        """An HTML template's program with its links tracked. Raises NotCompilable."""
+        """A template's program with its links in place. Raises NotCompilable."""
+        if not (self.clicks and html) and self.utm is None:
+            return program.compiled(source, environment, contact_fields, special)
         hidden, back = hide(source)
         found = dict(special)
 
-        def mark(match: re.Match[str]) -> str:
-            link = back(match[2] or match[3])
-            if not self.track.clicks or _OWN.fullmatch(link.strip()):
-                return match[0]
+        def instead(link: str) -> str | None:
+            """What the template holds in a link's place; None: the link as it is."""
+            if _OWN.fullmatch(link.strip()):
+                return None
             if "{%" in link:
                 raise NotCompilable("a link with a branch inside")
-            special = self._link(link, environment, contact_fields)
-            if special is None:
-                return match[0]
+            if JINJA.search(link):
+                special = self._dynamic(program.compiled(link, environment, contact_fields), html=html)
+            else:
+                url = html_lib.unescape(link) if html else link
+                if not _to_the_web(url):
+                    return None
+                url = self._with_utm(url)
+                if not (self.clicks and html):
+                    return html_lib.escape(url) if html else url
+                special = self._known(url)
             name = f"mailyard_link_{len(found)}"
             found[name] = special
-            return f'{match[1]}"{{{{ {name} }}}}"'
+            return f"{{{{ {name} }}}}"
 
-        return program.compiled(back(_HREF.sub(mark, hidden)), environment, contact_fields, found)
+        def in_html(match: re.Match[str]) -> str:
+            made = instead(back(match[2] or match[3]))
+            return match[0] if made is None else f'{match[1]}"{made}"'
 
-    def _link(
-        self, link: str, environment: SandboxedEnvironment, contact_fields: Collection[str]
-    ) -> Program | None:
-        """What stands in a link's place: for a link that is the same for everybody all but the token is known."""
-        if not JINJA.search(link):
-            url = html_lib.unescape(link)
-            return self._known(url) if _to_the_web(url) else None
-        address = program.compiled(link, environment, contact_fields)
-        return (Text(lambda values: self.tracked(program.text_of(address, values), values)),)
+        def in_text(match: re.Match[str]) -> str:
+            link, rest = _without_sentence_end(match[0])
+            made = instead(back(link))
+            return match[0] if made is None else made + rest
+
+        placed = HREF.sub(in_html, hidden) if html else _ADDRESS.sub(in_text, hidden)
+        return program.compiled(back(placed), environment, contact_fields, found)
+
+    def _dynamic(self, address: Program, *, html: bool) -> Program:
+        """A link that each recipient has another one of."""
+        if html:
+            return (Text(lambda values: self._placed(program.text_of(address, values), values)),)
+        return (Text(lambda values: self._with_utm(program.text_of(address, values))),)
 
     def _known(self, url: str) -> Program:
+        """A link that is the same for everybody: all but the token is known."""
         signer, signed = self.signer, url.encode()
         token = Token(lambda values: signer.token_bytes("click", values["ident"], signed))
         return (
@@ -81,21 +106,36 @@ class Links:
             html_lib.escape(f"?u={quote(url, safe='')}"),
         )
 
-    def rendered(self, html: str, values: Values) -> str:
-        """The same, in HTML that is filled in already."""
-        if not self.track.clicks:
-            return html
-        return _HREF.sub(lambda found: self._replaced(found, values), html)
+    def _with_utm(self, url: str) -> str:
+        return url if self.utm is None else self.utm(url)
 
-    def _replaced(self, found: re.Match[str], values: Values) -> str:
+    # --- for each recipient ----------------------------------------------------------------------------------
+
+    def rendered(self, text: str, values: Values, *, html: bool) -> str:
+        """The same, in a part that is filled in already."""
+        if html:
+            wanted = self.clicks or self.utm is not None
+            return HREF.sub(lambda found: self._in_html(found, values), text) if wanted else text
+        return text if self.utm is None else _ADDRESS.sub(lambda found: self._in_text(found, values), text)
+
+    def _in_html(self, found: re.Match[str], values: Values) -> str:
         link = found[2] or found[3]
-        address = self.tracked(link, values)
+        address = self._placed(link, values)
         return found[0] if address == link else f'{found[1]}"{address}"'
 
-    def tracked(self, escaped: str, values: Values) -> str:
+    def _in_text(self, found: re.Match[str], values: Values) -> str:
+        link, rest = _without_sentence_end(found[0])
+        return (link if link == values["unsubscribe_url"] else self._with_utm(link)) + rest
+
+    def _placed(self, escaped: str, values: Values) -> str:
         """The address of a link as it stands in HTML, led through the hub unless it is our own or leads elsewhere."""
         url = html_lib.unescape(escaped)
         if not _to_the_web(url) or url == values["unsubscribe_url"]:
+            return escaped
+        if self.utm is not None:
+            url = self.utm(url)
+            escaped = html_lib.escape(url)
+        if not self.clicks:
             return escaped
         token = self.signer.token_bytes("click", values["ident"], url.encode()).decode()
         return html_lib.escape(f"{self.base_url}/c/{token}?u={quote(url, safe='')}")
@@ -103,3 +143,8 @@ class Links:
 
 def _to_the_web(url: str) -> bool:
     return url[:8].lower().startswith(("http://", "https://"))
+
+
+def _without_sentence_end(link: str) -> tuple[str, str]:
+    kept = link.rstrip(".,;:!?'")
+    return kept, link[len(kept) :]
