@@ -18,7 +18,8 @@ import tempfile
 import time
 import tomllib
 from collections.abc import Callable, Iterator, Sequence
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -92,8 +93,10 @@ def kind(annotation: Any) -> str:
     """A key's type in an admin's words."""
     plain = {
         str: "text", int: "whole number", float: "number", bool: "true or false", SecretStr: "secret", timedelta: "duration",
-        Any: "any value", date: "day",
+        Any: "any value", date: "day", datetime: "date and time", Decimal: "number",
     }  # fmt: skip
+    if annotation == sections.Speed:
+        return "speed"
     if annotation in plain:
         return plain[annotation]
     origin, inner = get_origin(annotation), get_args(annotation)

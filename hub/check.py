@@ -69,6 +69,7 @@ class _Checker:
         self._lists()
         self._messages()
         self._funnels()
+        self._campaigns()
         self._relays()
         self._dkim()
         self._web()
@@ -339,6 +340,25 @@ class _Checker:
                         self._known(
                             (*at, "set", connection, field), "field", field, self.catalog.contact_fields
                         )
+
+    def _campaigns(self) -> None:
+        for name, section in self.settings.campaigns.items():
+            at: At = ("campaigns", name)
+            self._known((*at, "list"), "list", section.list, self._names("lists"))
+            self._known((*at, "message"), "message", section.message, self._names("messages"))
+            for number, each in enumerate(section.exclude):
+                self._known((*at, "exclude", number), "list", each, self._names("lists"))
+            if section.at is not None and section.time_zone is None:
+                fix = "add time_zone, e.g. Europe/Vienna, or recipient"
+                self._wrong((*at, "at"), "whose clock shows this time is not said", fix)
+            if section.at is None and section.time_zone is not None:
+                self._wrong((*at, "time_zone"), "a time zone and no time", "add at, e.g. 2026-12-01 09:00")
+            if section.time_zone == "recipient" and section.default_zone is None:
+                what = "who has no time zone of their own has none at all"
+                self._wrong((*at, "time_zone"), what, "add default_zone, e.g. Europe/Vienna")
+            if section.time_zone != "recipient" and section.default_zone is not None:
+                what = "nobody needs a default zone: `time_zone` is not recipient"
+                self._wrong((*at, "default_zone"), what, "take it out, or write time_zone: recipient")
 
     # --- relays and web -----------------------------------------------------------------------------------
 

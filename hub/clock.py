@@ -11,8 +11,11 @@ import os
 import re
 import time
 from datetime import UTC, datetime, timedelta
+from functools import cache, lru_cache
+from importlib import resources
 from pathlib import Path
 from typing import Protocol
+from zoneinfo import ZoneInfo, available_timezones
 
 
 class Clock(Protocol):
@@ -111,3 +114,75 @@ def parse_duration(value: object) -> object:
     if seconds > MAX_DURATION.total_seconds():
         raise ValueError(f"{value!r} is longer than 100 years; write a shorter duration")
     return timedelta(seconds=seconds)
+
+
+def parse_speed(value: object) -> object:
+    """`5000 per hour` -> mails a second. Raises ValueError with the words to use."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(?:per|/|an?)\s*([a-z]+)\s*", str(value))
+    if not match or match[2] not in UNITS or not float(match[1]):
+        raise ValueError(f"{value!r} is no speed; write for example 10 per second or 5000 per hour")
+    return float(match[1]) / UNITS[match[2]]
+
+
+def parse_wall_time(value: object) -> object:
+    """`2026-12-01 09:00` -> a datetime without a zone. Raises ValueError with the words to use."""
+    if isinstance(value, str):
+        try:
+            value = datetime.fromisoformat(value.strip())
+        except ValueError:
+            value = None
+    if not isinstance(value, datetime) or value.tzinfo is not None or not 1970 < value.year < 9999:
+        raise ValueError("this is no date and time of day; write for example 2026-12-01 09:00")
+    return value
+
+
+# --- clocks on walls -------------------------------------------------------------------------------------------
+
+
+@cache
+def _zones() -> dict[str, str]:
+    """IANA names by how they are compared: HubSpot, for one, writes `europe_slash_vienna`."""
+    return {name.lower(): name for name in available_timezones()}
+
+
+@lru_cache(10_000)  # what contacts hold has no end
+def zone_named(text: str) -> ZoneInfo | None:
+    """The IANA zone that a text means; None when it means none."""
+    name = _zones().get(text.strip().lower().replace("_slash_", "/"))
+    return ZoneInfo(name) if name else None
+
+
+@cache
+def _zones_of_countries() -> dict[str, list[ZoneInfo]]:
+    """ISO 3166-1 code -> the zones of that country, by the time zone database's zone.tab."""
+    found: dict[str, list[ZoneInfo]] = {}
+    for line in (resources.files("tzdata") / "zoneinfo" / "zone.tab").read_text().splitlines():
+        if not line.startswith("#"):
+            country, _, name, *_ = line.split("\t")
+            found.setdefault(country, []).append(ZoneInfo(name))
+    return found
+
+
+def moment(wall: datetime, zone: ZoneInfo) -> datetime:
+    """When the clocks of a zone show `wall`, in UTC: of two such moments the first, and where they skip it (the hour that
+    summer time takes) the first one after it."""
+    first = wall.replace(tzinfo=zone, fold=0)
+    at = first.astimezone(UTC)
+    if at.astimezone(zone).replace(tzinfo=None) == wall:
+        return at
+    # Skipped. Read with the offset after the change it lies before the change, with the one before the change after it.
+    low, high = sorted((at, wall.replace(tzinfo=zone, fold=1).astimezone(UTC)))
+    offset = low.astimezone(zone).utcoffset()
+    while high - low > timedelta(seconds=1):
+        middle = low + (high - low) / 2
+        low, high = (middle, high) if middle.astimezone(zone).utcoffset() == offset else (low, middle)
+    return high.replace(microsecond=0)
+
+
+def moment_for(wall: datetime, time_zone: str, country: str) -> datetime | None:
+    """When it is `wall` for a person of whom so much is known. A country answers only if all its clocks agree then;
+    None when nobody can tell."""
+    if (zone := zone_named(time_zone)) is not None:
+        return moment(wall, zone)
+    moments = {moment(wall, zone) for zone in _zones_of_countries().get(country.strip().upper(), ())}
+    return moments.pop() if len(moments) == 1 else None

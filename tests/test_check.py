@@ -180,6 +180,55 @@ EXPECTED: dict[str, list[tuple[str, str]]] = {
         ("45-limits.yaml:23:22", "start must be a date such as 2026-11-25, not 'tomorrow'"),
         ("45-limits.yaml:23:38", "plan must not be empty"),
     ],
+    "46-campaigns": [
+        ("46-campaigns.yaml:23:17", "there is no list 'berlni'; did you mean 'berlin'?"),
+        ("46-campaigns.yaml:23:34", "there is no message 'helo'; did you mean 'hello'?"),
+        ("46-campaigns.yaml:23:58", "there is no list 'berln'; did you mean 'berlin'?"),
+        (
+            "46-campaigns.yaml:24:46",
+            "whose clock shows this time is not said; add time_zone, e.g. Europe/Vienna, or recipient",
+        ),
+        (
+            "46-campaigns.yaml:25:77",
+            "who has no time zone of their own has none at all; add default_zone, e.g. Europe/Vienna",
+        ),
+        ("46-campaigns.yaml:26:55", "a time zone and no time; add at, e.g. 2026-12-01 09:00"),
+        (
+            "46-campaigns.yaml:26:84",
+            "nobody needs a default zone: `time_zone` is not recipient; take it out, or write time_zone: recipient",
+        ),
+    ],
+    "47-campaign-times": [
+        (
+            "47-campaign-times.yaml:22:28",
+            "per_thousand input should be greater than or equal to 0, not -1; correct it",
+        ),
+        (
+            "47-campaign-times.yaml:22:42",
+            "currency string should match pattern '^[A-Z]{3}$', not 'euro'; correct it",
+        ),
+        (
+            "47-campaign-times.yaml:24:45",
+            "this is no date and time of day; write for example 2026-12-01 09:00",
+        ),
+        ("47-campaign-times.yaml:24:66", "'Vienna' is no time zone; write for example Europe/Vienna"),
+        (
+            "47-campaign-times.yaml:24:81",
+            "'fast' is no speed; write for example 10 per second or 5000 per hour",
+        ),
+        (
+            "47-campaign-times.yaml:24:93",
+            "'ever' is no duration; write for example 90s, 5m, 2 hours, 3 days or 1 week",
+        ),
+        (
+            "47-campaign-times.yaml:25:45",
+            "this is no date and time of day; write for example 2026-12-01 09:00",
+        ),
+        (
+            "47-campaign-times.yaml:25:107",
+            "it stands in for recipients without a zone: write for example Europe/Vienna",
+        ),
+    ],
 }
 
 

@@ -121,7 +121,15 @@ def wrong_in(words: list[str]) -> str:
         elif word.startswith("-") and len(word) > 1:
             if word.partition("=")[0] not in allowed:
                 return f"no option {word}"
-            skip = word in ("--config", "--data", "--limit", "--samples", "--contacts")
+            skip = word in (
+                "--config",
+                "--data",
+                "--limit",
+                "--samples",
+                "--contacts",
+                "--plan",
+                "--campaign",
+            )
         elif isinstance(here, click.Group) and not re.fullmatch(r"[A-Z.\[\]]+", word):
             if word not in here.commands:
                 return f"no command {word}"

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from hub import __version__
-from hub.cli import ask, deliver, operate, relays, setup
+from hub.cli import ask, campaigns, deliver, operate, relays, setup
 from hub.cli.place import Place
 from hub.errors import HubError
 
@@ -55,5 +55,12 @@ def main(ctx: click.Context, config: Path, data: Path | None, as_json: bool) -> 
     ctx.obj = Place(config, data or config.resolve().parent / "data", as_json)
 
 
-for command in (*setup.COMMANDS, *operate.COMMANDS, *ask.COMMANDS, *deliver.COMMANDS, *relays.COMMANDS):
+for command in (
+    *setup.COMMANDS,
+    *operate.COMMANDS,
+    *ask.COMMANDS,
+    *campaigns.COMMANDS,
+    *deliver.COMMANDS,
+    *relays.COMMANDS,
+):
     main.add_command(command)

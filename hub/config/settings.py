@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
+import builtins
 import re
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
+from decimal import Decimal
 from ipaddress import ip_address, ip_network
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ByteSize, ConfigDict, Field, SecretStr
 
-from hub.clock import parse_duration
+from hub.clock import parse_duration, parse_speed, parse_wall_time, zone_named
 
 Duration = Annotated[timedelta, BeforeValidator(parse_duration, json_schema_input_type=str)]
+WallTime = Annotated[datetime, BeforeValidator(parse_wall_time, json_schema_input_type=str)]
+"""What a clock on a wall shows: a datetime without a zone."""
+Speed = Annotated[float, BeforeValidator(parse_speed, json_schema_input_type=str)]
+"""Mails a second."""
+
+
+def _zone(text: str) -> str:
+    if text != "recipient" and zone_named(text) is None:
+        raise ValueError(f"{text!r} is no time zone; write for example Europe/Vienna")
+    return text
+
+
+def _fixed_zone(text: str) -> str:
+    if text == "recipient":
+        raise ValueError("it stands in for recipients without a zone: write for example Europe/Vienna")
+    return _zone(text)
 
 
 class Section(BaseModel):
@@ -194,6 +212,40 @@ class FunnelSection(Section):
     steps: list[Step] = Field(min_length=1, description="taken in order")
 
 
+class CampaignSection(Section):
+    """One message to everybody on a list, once. Sent after `hub campaigns approve`, to those who are on the list then."""
+
+    list: str = Field(description="who gets it")
+    message: str = Field(description="a message's name")
+    at: WallTime | None = Field(
+        None, description="date and time in `time_zone`, e.g. 2026-12-01 09:00; default: when it is approved"
+    )
+    time_zone: Annotated[str, AfterValidator(_zone)] | None = Field(
+        None, description="whose clock `at` is of: an IANA zone, or `recipient` for each one's own"
+    )
+    default_zone: Annotated[str, AfterValidator(_fixed_zone)] | None = Field(
+        None,
+        description="with `recipient`: for whom neither a zone nor a country of one clock is known",
+    )
+    speed: Speed | None = Field(
+        None, description="e.g. 5000 per hour, spread evenly; default: as fast as the relays' limits allow"
+    )
+    exclude: builtins.list[str] = Field(
+        default_factory=builtins.list, description="lists: an address that is on one of them gets nothing"
+    )
+    late: Duration = Field(
+        timedelta(hours=12), description="a mail whose time is longer ago is held and waits for a person"
+    )
+
+
+class Tariff(Section):
+    """What a relay costs, for the estimate of `hub campaigns plan`."""
+
+    per_thousand: Decimal = Field(ge=0, description="price of 1,000 mails")
+    currency: str = Field("USD", pattern="^[A-Z]{3}$", description="three letters of ISO 4217")
+    included: int = Field(0, ge=0, description="mails of a campaign that cost nothing")
+
+
 class DomainLimits(Section):
     """What one receiver may be asked for through a relay."""
 
@@ -283,6 +335,7 @@ class RelaySection(Section):
     weight: float = Field(
         1.0, ge=0, description="its share among the relays of its order; 0: only when they fail"
     )
+    tariff: Tariff | None = Field(None, description="what it costs")
 
     @property
     def own(self) -> dict[str, Any]:
@@ -414,6 +467,9 @@ class Settings(Section):
     )
     funnels: dict[str, FunnelSection] = Field(
         default_factory=dict, description="what happens to people on a list"
+    )
+    campaigns: dict[str, CampaignSection] = Field(
+        default_factory=dict, description="one message to everybody on a list, once"
     )
     relays: dict[str, RelaySection] = Field(
         default_factory=dict, description="ways out for mail, see `order` and `weight`"

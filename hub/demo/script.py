@@ -78,6 +78,9 @@ funnels:
       - when: NOT opened('digest')
         then: [{{send: reminder}}]
 
+campaigns:
+  spring: {{list: readers, message: digest, at: "2030-03-20 09:00", time_zone: Europe/Vienna, speed: 1000 per hour}}
+
 relays:
   main:
     host: {smtp_host}

@@ -10,14 +10,18 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
+import structlog
+
 from hub import funnels, lists
 from hub.errors import HubError
 from hub.jobs.runtime import Runtime
 from hub.jobs.wake import Wake
 from hub.mail.send import Sender
 from hub.results import plan, reports
-from hub.store import backlog, events
+from hub.store import backlog, campaigns, events, fence
 from hub.sync import inbox, pull, push
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True)
@@ -84,12 +88,29 @@ async def _funnels(runtime: Runtime, key: str) -> Done:
     return Done(advanced.entered + advanced.taken, tuple(wakes))
 
 
+async def _campaigns(runtime: Runtime, key: str) -> Done:
+    """Hold what is too late, and note which campaigns have begun or are finished."""
+    now = runtime.clock.now()
+    async with runtime.db.transaction() as conn:
+        late = await campaigns.hold_late(conn, now=now)
+        turned = await campaigns.tend(conn, now=now)
+    if late:
+        log.warning("mails are held: their time has passed", mails=late, fix="hub release")
+    for name, state in turned:
+        log.info("campaign", name=name, state=state)
+    return Done(late + len(turned))
+
+
 async def _mail(runtime: Runtime, key: str) -> Done:
+    if await fence.closed(runtime.db, now=runtime.clock.now()):
+        return Done()
+    await _campaigns(runtime, key)
     sender = Sender(
         runtime.db, runtime.clock, runtime.composer, runtime.relays, runtime.settings.relays, worker=runtime.worker,
         signer=runtime.dkim if runtime.settings.dkim else None, gates=runtime.gates, stop=runtime.stopping,
     )  # fmt: skip
     tally = await sender.send_due(runtime.purposes)
+    await _campaigns(runtime, key)
     return Done(tally.total, (Wake("results"),) if tally.total else ())
 
 
@@ -129,6 +150,7 @@ _STAGES: dict[str, Callable[[Runtime, str], Awaitable[Done]]] = {
     "inbox": _inbox,
     "lists": _lists,
     "funnels": _funnels,
+    "campaigns": _campaigns,
     "reports": _reports,
     "results": _results,
     "push": _push,

@@ -49,8 +49,14 @@ async def waiting(
         JOIN list l ON l.name = e.list LEFT JOIN funnel f ON f.name = e.funnel
         WHERE EXISTS (SELECT FROM list_change ch WHERE ch.list_id = l.id AND ch.id > coalesce(f.read_to, 0)) HAVING count(*) > 0
         UNION ALL
+        SELECT 'campaigns', '', count(*) FROM campaign k
+        WHERE (k.state = 'approved' AND k.first_at <= %(now)s)
+           OR (k.state IN ('approved', 'sending') AND NOT EXISTS (
+                   SELECT FROM delivery d WHERE d.campaign_id = k.id AND d.state IN ('queued', 'claimed', 'sending', 'held')))
+        HAVING count(*) > 0
+        UNION ALL
         SELECT 'mail', '', count(*) FROM delivery
-        WHERE (state = 'queued' AND (not_before IS NULL OR not_before <= %(now)s)
+        WHERE (state = 'queued' AND coalesce(not_before, '-infinity') <= %(now)s
                AND (retry_at IS NULL OR retry_at <= clock_timestamp()))
            OR (state IN ('claimed', 'sending') AND (lease_until < clock_timestamp() OR NOT work_is_held('worker:' || claimed_by)))
         HAVING count(*) > 0
@@ -117,7 +123,7 @@ async def next_due(
         await conn.execute(
             """SELECT least(
                    (SELECT min(wake_at) FROM funnel_entry WHERE state = 'active'),
-                   (SELECT min(not_before) FROM delivery WHERE state = 'queued' AND not_before > %(now)s),
+                   (SELECT min(not_before) FROM delivery WHERE state = 'queued' AND coalesce(not_before, '-infinity') > %(now)s),
                    (SELECT min(sent_at) + %(grace)s FROM delivery WHERE state = 'accepted' AND settled_at IS NULL))""",
             {"grace": delivered_after, "now": now},
         )

@@ -92,7 +92,7 @@ async def queue(conn: AsyncConnection[Any], rows: Sequence[NewDelivery]) -> int:
     return cursor.rowcount
 
 
-_EXCLUDED = """
+EXCLUDED = """
     CASE
         WHEN c.state <> 'live' THEN 'the contact is ' || c.state
         WHEN coalesce(c.email, '') = '' THEN 'the contact has no e-mail address'
@@ -111,6 +111,10 @@ _EXCLUDED = """
             'the purpose ' || d.purpose || ' needs an opt-in, and none is recorded'
     END
 """
+"""Why a contact `c` with the address's hash `a` may not be sent a mail of `d.purpose` now; NULL when it may go."""
+
+DUE = "state = 'queued' AND coalesce(not_before, '-infinity') <= %(now)s AND (retry_at IS NULL OR retry_at <= clock_timestamp())"
+"""Of a delivery: it may be claimed now. Written as the index `delivery_due` has it: what waits for its time is not looked at."""
 
 
 async def claim(
@@ -122,7 +126,7 @@ async def claim(
     now: datetime,
     without: Collection[str] = (),
 ) -> list[Claimed]:
-    """Claim up to `limit` due mails, oldest first; commit before anything is sent.
+    """Claim up to `limit` due mails, in the order of their times; commit before anything is sent.
 
     `purposes` is name -> whether it needs an opt-in. Suppression and consent are applied here, at the last
     moment: what may not be sent becomes `excluded` with its reason. Returns an empty list only when nothing is
@@ -135,12 +139,10 @@ async def claim(
     cursor = await conn.execute(
         f"""
         WITH due AS (
-            SELECT d.id FROM delivery d
-            WHERE d.state = 'queued' AND (d.not_before IS NULL OR d.not_before <= %(now)s)
-              AND (d.retry_at IS NULL OR d.retry_at <= clock_timestamp()) AND NOT d.message = ANY(%(without)s)
-            ORDER BY d.id LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+            SELECT id FROM delivery WHERE {DUE} AND NOT message = ANY(%(without)s)
+            ORDER BY coalesce(not_before, '-infinity'), id LIMIT %(limit)s FOR UPDATE SKIP LOCKED
         ), judged AS (
-            SELECT d.id, c.email, c.country, {_EXCLUDED} AS reason
+            SELECT d.id, c.email, c.country, {EXCLUDED} AS reason
             FROM due JOIN delivery d USING (id) JOIN contact c ON c.id = d.contact_id
             CROSS JOIN LATERAL (SELECT address_hash(c.email) AS hash) a
         )
@@ -161,9 +163,8 @@ async def claim(
 async def due(conn: AsyncConnection[Any], *, now: datetime, without: Collection[str] = ()) -> bool:
     """Whether any mail may be claimed now."""
     cursor = await conn.execute(
-        """SELECT EXISTS (SELECT FROM delivery WHERE state = 'queued' AND (not_before IS NULL OR not_before <= %s)
-                          AND (retry_at IS NULL OR retry_at <= clock_timestamp()) AND NOT message = ANY(%s))""",
-        [now, list(without)],
+        f"SELECT EXISTS (SELECT FROM delivery WHERE {DUE} AND NOT message = ANY(%(without)s))".encode(),
+        {"now": now, "without": list(without)},
     )
     row = await cursor.fetchone()
     return bool(row and row[0])
