@@ -22,9 +22,8 @@ async def recover(db: Database, clock: Clock, journals: Path) -> dict[str, int]:
     """Settle or queue again every mail of a worker that is gone. Returns how many became what: `queued`, `accepted`,
     `rejected`, `uncertain`."""
     async with db.transaction() as conn:
-        gone = await ledger.workers_gone(conn)
-        living = [worker for worker in gone if journal.alive(journals, worker)]
-        lost = await ledger.lost(conn, spare=living)
+        gone = [w for w in await ledger.workers_gone(conn) if not journal.alive(journals, w)]
+        lost = await ledger.lost(conn, gone)
         known = {worker: journal.read(journals, worker) for worker in {worker for worker, _, _ in lost}}
         fates: list[Sent] = []
         for worker, mails in groupby(lost, key=lambda row: row[0]):
@@ -33,7 +32,7 @@ async def recover(db: Database, clock: Clock, journals: Path) -> dict[str, int]:
                     found for _, relay, mail in mails if (found := _fate(left, relay, mail)) is not None
                 ]
         await ledger.settle(conn, fates, now=clock.now())
-        queued, uncertain = await ledger.recover(conn, spare=living)
+        queued, uncertain = await ledger.recover(conn, gone)
     for worker in known:
         journal.remove(journals, worker)
     counts = {"queued": queued, "accepted": 0, "rejected": 0, "uncertain": uncertain}

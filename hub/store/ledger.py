@@ -361,23 +361,24 @@ async def workers_gone(conn: AsyncConnection[Any]) -> list[str]:
     return [row[0] for row in await cursor.fetchall()]
 
 
-async def lost(conn: AsyncConnection[Any], *, spare: Collection[str] = ()) -> list[tuple[str, str, Claimed]]:
-    """(worker, relay, mail) of what was begun by workers that are gone, by worker. `spare` are workers that live."""
+async def lost(conn: AsyncConnection[Any], workers: Collection[str]) -> list[tuple[str, str, Claimed]]:
+    """(worker, relay, mail) of what was begun by `workers`, which are gone, by worker."""
     cursor = await conn.execute(
         f"""SELECT claimed_by, coalesce(relay, ''), id, message, purpose, contact_id, email, '', attempts, claim FROM delivery
-            WHERE state = 'sending' AND {_LOST} AND NOT claimed_by = ANY(%s)
+            WHERE state = 'sending' AND {_LOST} AND claimed_by = ANY(%s)
             ORDER BY claimed_by, id FOR UPDATE""".encode(),
-        [list(spare)],
+        [list(workers)],
     )
     return [(worker, relay, Claimed(*rest)) for worker, relay, *rest in await cursor.fetchall()]
 
 
-async def recover(conn: AsyncConnection[Any], *, spare: Collection[str] = ()) -> tuple[int, int]:
-    """Take back what workers left behind that are gone. Returns (queued again, uncertain). `spare` are workers that live."""
+async def recover(conn: AsyncConnection[Any], workers: Collection[str]) -> tuple[int, int]:
+    """Take back what `workers` left behind, which are gone. Returns (queued again, uncertain). Only these: of one that
+    went since they were named, nobody has read the journal."""
     cursor = await conn.execute(
         f"""
         WITH lost AS (
-            SELECT id FROM delivery WHERE state IN ('claimed', 'sending') AND {_LOST} AND NOT claimed_by = ANY(%s)
+            SELECT id FROM delivery WHERE state IN ('claimed', 'sending') AND {_LOST} AND claimed_by = ANY(%s)
             FOR UPDATE SKIP LOCKED
         ), taken AS (
             UPDATE delivery d SET
@@ -389,7 +390,7 @@ async def recover(conn: AsyncConnection[Any], *, spare: Collection[str] = ()) ->
         )
         SELECT count(*) FILTER (WHERE state = 'queued'), count(*) FILTER (WHERE state = 'uncertain') FROM taken
         """.encode(),
-        [list(spare)],
+        [list(workers)],
     )
     row = await cursor.fetchone()
     assert row is not None

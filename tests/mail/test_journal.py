@@ -139,3 +139,30 @@ async def test_a_worker_that_lives_is_spared_and_may_still_say_what_became_of_it
             await ledger.settle(conn, [fate], now=clock.now())
             row = await (await conn.execute("SELECT state, attempts FROM delivery")).fetchone()
         assert row == (state, 1 if state == "uncertain" else 0)
+
+
+async def test_one_that_went_while_others_were_taken_back_waits_for_the_next_time(
+    tmp_path: Path, database: Database, clock: ManualClock
+) -> None:
+    """Nobody has read its journal: were its mails taken back too, all of them would be uncertain."""
+    async with database.transaction() as conn:
+        await conn.execute(
+            "INSERT INTO contact (email, changed_at) SELECT 'p' || n || '@example.com', now() FROM generate_series(1, 2) n"
+        )
+        await conn.execute(
+            """INSERT INTO delivery (message, contact_id, occurrence, purpose, queued_at, email, state, claimed_by, claim,
+                                     attempts, relay, lease_until)
+               SELECT 'm', id, 'o', 'p', now(), email, 'sending', 'gone ' || id, id, 1, 'main', now() + interval '1 minute'
+               FROM contact"""
+        )
+        assert sorted(await ledger.workers_gone(conn)) == ["gone 1", "gone 2"]
+        assert [mail.id for _, _, mail in await ledger.lost(conn, ["gone 1"])] == [1]
+        assert await ledger.recover(conn, ["gone 1"]) == (0, 1)
+        rows = await (await conn.execute("SELECT id, state FROM delivery ORDER BY id")).fetchall()
+    assert rows == [(1, "uncertain"), (2, "sending")]
+    assert await recover(database, clock, tmp_path) == {
+        "queued": 0,
+        "accepted": 0,
+        "rejected": 0,
+        "uncertain": 1,
+    }
