@@ -1,7 +1,7 @@
-"""Send what is due: claimed in chunks, composed, begun in groups, offered to relays, settled in group commits.
+"""Send what is due: claimed in chunks, composed in groups, offered to relays, settled in group commits.
 
-    ledger --claim--> compose (sign) --begin--> lane --sessions--> relay
-       ^------------------ settle <------------- fates
+    ledger --claim--> compose (sign) --> lane --sessions--> relay
+       ^---------------- settle <-------- fates
 
 Another relay is tried only for failures before acceptance. What was lost after the end of DATA is uncertain
 and stays so until something comes back of it. One bad recipient never fails the others.
@@ -26,7 +26,7 @@ from hub.mail.dkim import Signer
 from hub.mail.gates import Gates
 from hub.mail.journal import Journal
 from hub.mail.journal import folder as journal_folder
-from hub.mail.lane import AHEAD, Begun, Lane
+from hub.mail.lane import AHEAD, Lane, Outgoing
 from hub.mail.recovery import recover
 from hub.mail.traffic import Traffic
 from hub.sdk.relay import Offer, Relay
@@ -36,10 +36,13 @@ from hub.store.ledger import Claimed, Sent
 
 log = structlog.get_logger()
 
-CHUNK = 1_000
-GROUP = 200
-"""Mails that are begun in one commit."""
-SETTLE_SECONDS = 0.02
+CHUNK = 500
+"""Mails that are claimed in one commit. Where no journal can be believed, a crash leaves all that is claimed uncertain."""
+GROUP = 100
+"""Mails that are composed (and signed) together."""
+SETTLE_SECONDS, SETTLE_MAILS = 0.1, 250
+"""What became of mails is recorded after so long, or so many, or when nothing else is under way."""
+TICK_SECONDS = 0.01
 FLUSH_SECONDS = 1.0
 AGAIN_SECONDS = 60.0
 """When a mail that no relay may carry now is looked at again."""
@@ -163,7 +166,7 @@ class Sender:
                     return claimed
 
     async def _offer_all(self, claimed: Sequence[Claimed]) -> None:
-        """Compose, begin and offer a chunk, group by group; what cannot be offered now is given back."""
+        """Compose and offer a chunk, group by group; what cannot be offered now is given back."""
         left = list(claimed)
         while left and not self.stop.is_set() and not all(lane.away for lane in self._lanes.values()):
             group, left = left[:GROUP], left[GROUP:]
@@ -173,20 +176,17 @@ class Sender:
             await self.db.repeated(lambda conn: ledger.release(conn, left))
             self._open -= len(left)
 
-    async def _offer(self, mails: Sequence[Begun]) -> None:
-        """Begin mails and hand each to the lane of the relay that is to carry it."""
-        lots: dict[str, list[Begun]] = {}
+    async def _offer(self, mails: Sequence[Outgoing]) -> None:
+        """Hand each mail to the lane of the relay that is to carry it."""
+        lots: dict[str, list[Outgoing]] = {}
         for mail in mails:
             name = await self._relay_for(mail)
             if name is not None:
                 lots.setdefault(name, []).append(mail)
         for name, lot in lots.items():
-            pairs = [(mail.claimed, mail.subject) for mail in lot]
-            ours = await self.db.repeated(lambda conn, p=pairs, n=name: ledger.begin(conn, p, n))  # type: ignore[misc]
-            self._open -= len(lot) - len(ours)
-            self._lanes[name].put(mail for mail in lot if mail.claimed.id in ours)
+            self._lanes[name].put(lot)
 
-    async def _relay_for(self, mail: Begun) -> str | None:
+    async def _relay_for(self, mail: Outgoing) -> str | None:
         """The first relay on the mail's route that is not away, has a place and is let through by the gates; else the
         mail goes back, with the reason."""
         to = mail.claimed
@@ -222,7 +222,7 @@ class Sender:
             self._bars[message, relay] = known, time.monotonic() + FLUSH_SECONDS
         return known
 
-    def _give_back(self, mails: Sequence[Begun], reason: str, pause_seconds: float) -> None:
+    def _give_back(self, mails: Sequence[Outgoing], reason: str, pause_seconds: float) -> None:
         """Nothing of these was offered: they wait as if they had never been claimed."""
         self._fates += [
             Sent(c.id, c.claim, "queued", reason=reason, retry_seconds=pause_seconds, offered=False)
@@ -247,9 +247,9 @@ class Sender:
 
     # --- composing --------------------------------------------------------------------------------------------
 
-    async def _composed(self, claimed: Sequence[Claimed]) -> list[Begun]:
+    async def _composed(self, claimed: Sequence[Claimed]) -> list[Outgoing]:
         """Every mail that can be composed; the others are rejected with the reason."""
-        found: list[Begun] = []
+        found: list[Outgoing] = []
         for name in dict.fromkeys(each.message for each in claimed):
             found += await self._composed_of(name, [each for each in claimed if each.message == name])
         if self.signer is not None and found:
@@ -260,7 +260,7 @@ class Sender:
             ]
         return found
 
-    async def _composed_of(self, name: str, claimed: Sequence[Claimed]) -> list[Begun]:
+    async def _composed_of(self, name: str, claimed: Sequence[Claimed]) -> list[Outgoing]:
         try:
             message = self.composer.message(name)
         except HubError as error:
@@ -272,7 +272,7 @@ class Sender:
                 conn, [each.contact_id for each in claimed], message.fields, deals=message.needs_deals
             )
         now = self.clock.now()
-        found: list[Begun] = []
+        found: list[Outgoing] = []
         for each in claimed:
             try:
                 contact, deals = people[each.contact_id]
@@ -281,7 +281,7 @@ class Sender:
                 self._reject(each, str(error) if isinstance(error, HubError) else _short(error))
             else:
                 offer = Offer(each.id, mail.return_path, each.email, mail.content)
-                found.append(Begun(each, mail.subject, offer))
+                found.append(Outgoing(each, mail.subject, offer))
         return found
 
     def _reject(self, claimed: Claimed, reason: str) -> None:
@@ -294,16 +294,25 @@ class Sender:
 
     async def _settle_until_over(self) -> None:
         """Group commits of what has become of mails; leases renewed while they wait; word with the other workers."""
-        renewed = told = time.monotonic()
-        while not self._over or self._fates or any(lane.fates for lane in self._lanes.values()):
-            await asyncio.sleep(SETTLE_SECONDS)
-            await self._settle()
-            if time.monotonic() - told > FLUSH_SECONDS:
+        settled = renewed = told = time.monotonic()
+        while not self._over or self._known:
+            await asyncio.sleep(TICK_SECONDS)
+            now = time.monotonic()
+            known = self._known
+            if known and (now - settled >= SETTLE_SECONDS or known >= SETTLE_MAILS or known == self._open):
+                await self._settle()
+                settled = time.monotonic()
+            if now - told > FLUSH_SECONDS:
                 await self.traffic.flush()
                 told = time.monotonic()
-            if time.monotonic() - renewed > RENEW_SECONDS:
+            if now - renewed > RENEW_SECONDS:
                 await self.db.repeated(lambda conn: ledger.renew(conn, self.worker))
                 renewed = time.monotonic()
+
+    @property
+    def _known(self) -> int:
+        """Mails of which is known what became of them, and not recorded yet."""
+        return len(self._fates) + sum(len(lane.fates) for lane in self._lanes.values())
 
     async def _settle(self) -> None:
         fates, self._fates = self._fates, []

@@ -26,7 +26,7 @@ async def main(config: Path) -> None:
                 await stages.run(runtime, "mail", "")
                 async with runtime.db.connection() as conn:
                     cursor = await conn.execute(
-                        "SELECT count(*) FROM delivery WHERE state IN ('queued', 'claimed', 'sending')"
+                        "SELECT count(*) FROM delivery WHERE state IN ('queued', 'claimed')"
                     )
                     left = await cursor.fetchone()
             except (psycopg.OperationalError, HubError) as error:
