@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import structlog
 from jinja2 import TemplateError
@@ -31,7 +32,7 @@ from hub.mail.recovery import recover
 from hub.mail.traffic import Traffic
 from hub.sdk.relay import Offer, Relay
 from hub.store import ledger
-from hub.store.database import Database
+from hub.store.database import Database, Line
 from hub.store.ledger import Claimed, Sent
 
 log = structlog.get_logger()
@@ -87,6 +88,8 @@ class Sender:
         self._lanes: dict[str, Lane] = {}
         self._progress = asyncio.Event()
         self._over = False
+        self._reading: Line
+        self._writing: Line
         self._open = 0  # mails that are claimed and not settled
         self._fates: list[Sent] = []
         self._bars: dict[
@@ -101,7 +104,12 @@ class Sender:
         worker itself left behind, should its last round have failed, is taken back first.
         """
         await recover(self.db, self.clock, self.journal.path.parent)
-        async with self.db.exclusive(f"worker:{self.worker}"), self.traffic:
+        async with (
+            self.db.exclusive(f"worker:{self.worker}"),
+            self.traffic,
+            self.db.line() as self._reading,
+            self.db.line() as self._writing,
+        ):
             for name, relay in self.relays.items():
                 self._lanes[name] = Lane(relay, self.traffic.way(name), self.journal, self._progress.set)
             await self._ask_for_probes()
@@ -157,13 +165,19 @@ class Sender:
         """The next mails; none when nothing is due."""
         while True:
             now = self.clock.now()
-            async with self.db.transaction() as conn:
-                claimed = await ledger.claim(
-                    conn, purposes, worker=self.worker, limit=limit, now=now, without=self._barred
+            claimed = await self._reading.do(
+                partial(
+                    ledger.claim,
+                    purposes=purposes,
+                    worker=self.worker,
+                    limit=limit,
+                    now=now,
+                    without=self._barred,
                 )
-                if claimed or not await ledger.due(conn, now=now, without=self._barred):
-                    self._open += len(claimed)
-                    return claimed
+            )
+            if claimed or not await self._reading.do(partial(ledger.due, now=now, without=self._barred)):
+                self._open += len(claimed)
+                return claimed
 
     async def _offer_all(self, claimed: Sequence[Claimed]) -> None:
         """Compose and offer a chunk, group by group; what cannot be offered now is given back."""
@@ -173,7 +187,7 @@ class Sender:
             await self._offer(await self._composed(group))
             await self._until(lambda: self._waiting <= AHEAD)
         if left:
-            await self.db.repeated(lambda conn: ledger.release(conn, left))
+            await self._reading.do(partial(ledger.release, rows=left), attempts=5)
             self._open -= len(left)
 
     async def _offer(self, mails: Sequence[Outgoing]) -> None:
@@ -267,10 +281,10 @@ class Sender:
             for each in claimed:
                 self._reject(each, str(error))
             return []
-        async with self.db.connection() as conn:
-            people = await ledger.people(
-                conn, [each.contact_id for each in claimed], message.fields, deals=message.needs_deals
-            )
+        ids = [each.contact_id for each in claimed]
+        people = await self._reading.do(
+            partial(ledger.people, ids=ids, fields=message.fields, deals=message.needs_deals), attempts=5
+        )
         now = self.clock.now()
         found: list[Outgoing] = []
         for each in claimed:
@@ -306,7 +320,7 @@ class Sender:
                 await self.traffic.flush()
                 told = time.monotonic()
             if now - renewed > RENEW_SECONDS:
-                await self.db.repeated(lambda conn: ledger.renew(conn, self.worker))
+                await self._writing.do(partial(ledger.renew, worker=self.worker), attempts=5)
                 renewed = time.monotonic()
 
     @property
@@ -321,7 +335,8 @@ class Sender:
             lane.fates = []
         if not fates:
             return
-        await self.db.repeated(lambda conn: ledger.settle(conn, fates, now=self.clock.now()))
+        now = self.clock.now()
+        await self._writing.do(lambda conn: ledger.settle(conn, fates, now=now), attempts=5)
         self.journal.forget(fate.id for fate in fates)
         for state, count in Counter(fate.state for fate in fates).items():
             kind = "requeued" if state == "queued" else state
