@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from hub.mail.compose import Composer
     from hub.mail.dkim import Signer as DkimSigner
     from hub.mail.gates import Gates
+    from hub.mail.traffic import Traffic
 
 
 @dataclass
@@ -117,6 +118,13 @@ class Runtime:
             )
             found[name] = made(kind, name, own, context)
         return found
+
+    @cached_property
+    def traffic(self) -> Traffic:
+        """How each relay is, as this worker knows it; kept from one round of sending to the next."""
+        from hub.mail.traffic import Traffic
+
+        return Traffic(self.db, self.clock, self.settings.relays, worker=self.worker)
 
     @cached_property
     def catalog(self) -> Catalog:

@@ -22,7 +22,6 @@ import structlog
 from jinja2 import TemplateError
 
 from hub.clock import Clock
-from hub.config.settings import RelaySection
 from hub.errors import HubError
 from hub.mail.compose import Composer, Message, Recipient
 from hub.mail.dkim import Signer
@@ -84,7 +83,7 @@ class Sender:
         clock: Clock,
         composer: Composer,
         relays: Mapping[str, Relay],
-        sections: Mapping[str, RelaySection],
+        traffic: Traffic,
         *,
         worker: str,
         signer: Signer | None = None,
@@ -94,7 +93,7 @@ class Sender:
         self.db, self.clock, self.composer, self.relays = db, clock, composer, relays
         self.worker, self.signer, self.gates, self.stop = worker, signer, gates, stop or asyncio.Event()
         self.tally = Tally()
-        self.traffic = Traffic(db, clock, sections, worker=worker)
+        self.traffic = traffic
         self.journal = Journal(journal_folder(), worker)
         self._lanes: dict[str, Lane] = {}
         self._progress = asyncio.Event()

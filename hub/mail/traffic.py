@@ -17,6 +17,9 @@ How the sender uses it:
         way.pipelining                       # what is remembered; set it to what was learned
         await traffic.flush()                # every second or so: tells and hears
 
+Between two rounds nothing is held in the database, and what this worker knows stays: failures that are counted, who was
+slowed how far, how fast it went. So it is opened again for each round.
+
 `routes`, `way` and all that a way does are plain calls. Limits of a minute and longer are kept in PostgreSQL and are
 never overstepped by all workers together: places are reserved there first, and those of a worker that was killed
 count as used once its lease is over. A limit of a second is divided among the workers that use the relay at the
@@ -60,7 +63,7 @@ class _Deal:
 
 
 class Traffic:
-    """All relays of a hub, as one worker sees them. Open it with `async with`."""
+    """All relays of a hub, as one worker sees them. Open it with `async with`, once for each round of sending."""
 
     def __init__(
         self,
@@ -86,15 +89,25 @@ class Traffic:
         async with self.db.connection() as conn:
             states = await relays.states(conn, self.holder)
             slowed = await relays.slowed(conn, changed_after=self.clock.now() - REMEMBERED)
-        for name, state in states.items():
-            if (way := self._ways.get(name)) is not None:
-                way.breaker.adopt(state)
-                way.pipelining = self._noted_pipelining[name] = state.pipelining
-        for row in slowed:
-            if (way := self._ways.get(row.relay)) is not None:
-                way.resume_slow(row)
-                self._noted_slow[row.relay, row.receiver] = row
+        for name, way in self._ways.items():
+            way.begin()
+            state = states.get(name, relays.State(name))
+            way.breaker.adopt(state)
+            way.pipelining = self._noted_pipelining[name] = state.pipelining
+            self._hear_slowed(way, {row.receiver: row for row in slowed if row.relay == name})
         return self
+
+    def _hear_slowed(self, way: Way, rows: Mapping[str, Slowed]) -> None:
+        """At the beginning of a round: those slowed here go on as they are, unless somebody freed them meanwhile."""
+        ours = way.slowed()
+        for who in ours:
+            if (way.name, who) in self._noted_slow and who not in rows:
+                way.free(who)
+                del self._noted_slow[way.name, who]
+        for who, row in rows.items():
+            if who not in ours:
+                way.resume_slow(row)
+            self._noted_slow[way.name, who] = row
 
     async def __aexit__(self, *_: object) -> None:
         """Tell what is not told, and give back every place."""

@@ -184,8 +184,7 @@ class Way:
             if self.slow is not None:
                 self.slow.accepted()
                 if self.slow.over:
-                    self.slow = None
-                    self._open = not (self._pace or self.metered)
+                    self.free("")
         elif reply.code < 500 and (who := slows(reply)):
             self._slow_down(who, domain, f"{reply.code} {reply.text}"[:200])
 
@@ -236,8 +235,11 @@ class Way:
     def turn_page(self) -> None:
         """Forget what was measured long ago."""
         now = self._monotonic()
-        if now - self._counted_from >= MEASURE_SECONDS:
-            self._before, self._before_from = dict(self._counts), self._counted_from
+        if (passed := now - self._counted_from) >= MEASURE_SECONDS:
+            if passed < 2 * MEASURE_SECONDS:
+                self._before, self._before_from = dict(self._counts), self._counted_from
+            else:  # nobody sent for a while
+                self._before, self._before_from = {}, now
             self._counts.clear()
             self._counted_from = now
 
@@ -261,6 +263,14 @@ class Way:
         self._receivers.update(dict.fromkeys(domains_of(who), to))
         return to
 
+    def free(self, who: str) -> None:
+        """Nobody slows this receiver (`""`: the relay itself) any more."""
+        if not who:
+            self.slow = None
+            self._open = not (self._pace or self.metered)
+        elif (to := self._receivers.get(domains_of(who)[0])) is not None:
+            self._free(to)
+
     def _free(self, to: Receiver) -> None:
         to.slow = None
         if not to.fixed:
@@ -268,6 +278,13 @@ class Way:
                 self._receivers.pop(domain, None)
 
     # --- for the room that shares it with others ------------------------------------------------------------
+
+    def begin(self) -> None:
+        """A round of sending begins: nothing is under way, and what was known at the end of the last one still holds."""
+        self.turn_page()
+        self.purse.promised = self.purse.idle = 0
+        for to in self.receivers():
+            to.under_way = 0
 
     def receivers(self) -> list[Receiver]:
         """Receivers with limits or slowed, by name."""

@@ -17,6 +17,7 @@ from contracts.hubspot.sandbox import HubSpotSandbox
 from contracts.smtp.relay import RelaySandbox
 from hub.clock import ManualClock
 from hub.mail import send
+from hub.mail.breaker import FAILURES
 from tests.contracts import smtp_case
 from tests.support.rig import HUB_YAML, Rig, opened
 
@@ -132,6 +133,18 @@ async def test_a_storm_of_faults_loses_nothing_and_doubles_nothing(post: Rig, re
         relay.faults.struck.get(k, 0) for k in ("drop_after_data", "lose_after_data", "drop_in_data", "drop")
     )
     assert found["uncertain"] <= struck
+
+
+async def test_a_relay_that_fails_once_a_round_is_left_alone(post: Rig, relay: RelaySandbox) -> None:
+    fill(post, 1)
+    relay.faults.plan("drop", stage="connect", times=50)
+    await post.run(*PATH)
+    for _ in range(FAILURES - 1):
+        assert await post.rows("SELECT count(*) FROM relay_state WHERE state = 'open'") == [(0,)]
+        await send_later(post)
+    assert await post.rows("SELECT relay FROM relay_state WHERE state = 'open'") == [("main",)]
+    await send_later(post)
+    assert relay.handler.connections == FAILURES
 
 
 async def test_a_relay_that_is_away_keeps_everything_waiting(rig: Rig) -> None:

@@ -42,12 +42,16 @@ class World:
     def seconds(self) -> float:
         return self.clock.now().timestamp()
 
-    async def worker(self, name: str = "w") -> Traffic:
+    async def idle(self, name: str = "w") -> Traffic:
+        """A worker between two rounds of sending."""
         db = await self.stack.enter_async_context(Database(self.url, size=2))
-        traffic = Traffic(
+        return Traffic(
             db, self.clock, self.sections, worker=name, monotonic=self.seconds, dice=self.dice.random
         )
-        return await self.stack.enter_async_context(traffic)
+
+    async def worker(self, name: str = "w") -> Traffic:
+        """A worker in a round of sending."""
+        return await self.stack.enter_async_context(await self.idle(name))
 
     def offer(self, way: Way, domain: str = "example.com", reply: Reply | None = OK) -> bool:
         if way.wait_seconds(domain):
@@ -419,3 +423,97 @@ async def test_a_restart_finds_breakers_and_pipelining_as_they_were(world: World
     second.way("main").pipelining = "off"
     await second.flush()
     assert (await overview(first.db, world.clock, world.sections))[0]["pipelining"] == "off"
+
+
+# --- from round to round --------------------------------------------------------------------------------------
+
+
+async def test_failures_are_counted_over_rounds(world: World) -> None:
+    world.relays(main={}, spare={})
+    traffic = await world.idle()
+    for n in range(FAILURES):
+        async with traffic:
+            assert traffic.routes("news", "a.example", "DE", n)[0] == "main"
+            traffic.way("main").session_failed("relay main cannot be reached")
+        world.clock.advance(seconds=2)
+    async with traffic:
+        assert not traffic.way("main").usable()
+    (row, _) = await overview(traffic.db, world.clock, world.sections)
+    assert row["state"] == "left alone"
+
+
+async def test_an_answer_between_them_begins_the_count_anew(world: World) -> None:
+    world.relays(main={})
+    traffic = await world.idle()
+    for n in range(3 * FAILURES):
+        async with traffic:
+            traffic.way("main").session_failed("relay main cannot be reached")
+            if n % FAILURES == 1:
+                traffic.way("main").session_worked()
+            assert traffic.way("main").usable()
+
+
+async def test_slowing_goes_on_over_rounds_as_within_one(world: World) -> None:
+    world.relays(main={})
+    within, over = await world.worker("within"), await world.idle("over")
+    rates: list[list[float]] = [[], []]
+    for n in range(60):
+        async with over:
+            for traffic, rate in zip((within, over), rates, strict=True):
+                way = traffic.way("main")
+                for _ in range(20):
+                    world.offer(way, "gmail.com")
+                if n % 20 == 10:
+                    way.told("gmail.com", SLOWER)
+                rate += [row.per_second for row in way.slowed().values()]
+                way.turn_page()
+        world.clock.advance(seconds=1)
+    assert len(rates[0]) > 40
+    assert rates[1] == pytest.approx(rates[0])
+
+
+async def test_what_was_measured_lasts_over_a_short_pause_and_not_over_a_long_one(world: World) -> None:
+    world.relays(main={})
+    traffic = await world.idle()
+    way = traffic.way("main")
+    for pause, least, most in ((2, 10, 21), (600, 0, 0)):
+        for _ in range(3):
+            async with traffic:
+                for _ in range(100):
+                    world.offer(way)
+                    world.clock.advance(seconds=0.05)
+        world.clock.advance(seconds=pause)
+        async with traffic:
+            assert least <= way.measured() <= most
+
+
+async def test_who_was_freed_by_somebody_else_is_free(world: World) -> None:
+    world.relays(main={}, spare={})
+    traffic = await world.idle()
+    for reply in (SLOWER, Reply(451, "4.3.2 Not now", "mail", "4.3.2")):
+        async with traffic:
+            for name in ("main", "spare"):
+                traffic.way(name).told("gmail.com", reply)
+    async with traffic:
+        assert set(traffic.way("main").slowed()) == {"", "gmail"}
+    await world.rows("DELETE FROM relay_slow WHERE relay = 'main'")
+    async with traffic:
+        assert traffic.way("main").slowed() == {}
+        assert all(world.offer(traffic.way("main"), "gmail.com") for _ in range(50))
+        assert set(traffic.way("spare").slowed()) == {"", "gmail"}
+
+
+async def test_nothing_is_held_between_rounds(world: World) -> None:
+    world.relays(main={"limits": {"per_hour": 100}, "domains": {"gmail": {"per_hour": 50}}})
+    traffic = await world.idle()
+    for n in range(1, 4):
+        async with traffic:
+            assert await traffic.reserve("main", 30) == 30
+            traffic.way("main").wait_seconds("gmail.com")
+            assert await world.rows("SELECT count(*) > 0 FROM relay_hold") == [(True,)]
+            for _ in range(10):
+                world.offer(traffic.way("main"))
+            await traffic.flush()
+        assert await world.rows("SELECT count(*) FROM relay_hold") == [(0,)]
+        (row,) = await overview(traffic.db, world.clock, world.sections)
+        assert row["windows"]["hour"]["used"] == 10 * n
