@@ -113,6 +113,10 @@ class Receiver:
             self.slow.count(now)
 
 
+def _nothing() -> None:
+    """There is no relay yet."""
+
+
 class Way:
     """See `hub.mail.traffic` for how it is used. Domains are in lower case."""
 
@@ -122,6 +126,7 @@ class Way:
         self.name, self.section = name, section
         self.breaker = Breaker(dice)
         self.pipelining: str | None = None
+        self.unlearn: Callable[[], None] = _nothing  # lets the relay forget which pipelining works
         self.purse = Purse()
         self.metered = has_windows(section)
         self.workers, self._fewer = 1, 0
@@ -278,6 +283,14 @@ class Way:
                 self._receivers.pop(domain, None)
 
     # --- for the room that shares it with others ------------------------------------------------------------
+
+    def forget(self) -> None:
+        """Nothing is known of the relay any more."""
+        for who in self.slowed():
+            self.free(who)
+        self.breaker.forget()
+        self.pipelining = None
+        self.unlearn()
 
     def begin(self) -> None:
         """A round of sending begins: nothing is under way, and what was known at the end of the last one still holds."""

@@ -147,6 +147,33 @@ async def test_a_relay_that_fails_once_a_round_is_left_alone(post: Rig, relay: R
     assert relay.handler.connections == FAILURES
 
 
+async def test_pipelining_that_was_lowered_rises_again_after_a_day(
+    tmp_path: Path,
+    clock: ManualClock,
+    hubspot: HubSpotSandbox,
+    relay: RelaySandbox,
+    database_url: str,
+    redis_url: str,
+) -> None:
+    yaml = HUB_YAML.replace("{relay_ca}", "{relay_ca}, limits: {{connections: 1}}")
+    levels = []
+    async with opened(
+        tmp_path, clock, hubspot, database_url=database_url, redis_url=redis_url, relay=relay, yaml=yaml
+    ) as post:
+        for n, hours in enumerate((0, 23, 2)):
+            clock.advance(hours=hours)
+            for m in range(60):
+                post.hubspot.create("contacts", {"email": f"p{n}.{m}@example.com", "city": "Berlin"})
+            await post.run(*PATH)
+            levels += [(row[0], post.runtime.relays["main"].pipelining) for row in await post.rows(
+                "SELECT pipelining FROM relay_state")]  # fmt: skip
+            if n == 0:
+                async with post.runtime.db.transaction() as conn:
+                    await conn.execute("UPDATE relay_state SET pipelining = 'off'")
+        assert levels == [("full", "full"), ("off", "off"), ("full", "full")]
+        assert await states(post) == {"accepted": 180}
+
+
 async def test_a_relay_that_is_away_keeps_everything_waiting(rig: Rig) -> None:
     fill(rig, 5)
     await rig.run(*PATH)

@@ -17,8 +17,9 @@ import pytest
 
 from hub.clock import ManualClock
 from hub.config.settings import RelaySection
+from hub.errors import HubError
 from hub.mail.breaker import FAILURES
-from hub.mail.traffic import Traffic, overview
+from hub.mail.traffic import Traffic, forget, overview
 from hub.mail.way import Way
 from hub.sdk.relay import Reply
 from hub.store.database import Database
@@ -517,3 +518,91 @@ async def test_nothing_is_held_between_rounds(world: World) -> None:
         assert await world.rows("SELECT count(*) FROM relay_hold") == [(0,)]
         (row,) = await overview(traffic.db, world.clock, world.sections)
         assert row["windows"]["hour"]["used"] == 10 * n
+
+
+# --- learned anew ---------------------------------------------------------------------------------------------
+
+
+async def test_which_pipelining_works_is_forgotten_after_a_day(world: World) -> None:
+    world.relays(main={})
+    traffic = await world.idle()
+    async with traffic:
+        traffic.way("main").pipelining = "off"
+    for hours, known in ((23.9, "off"), (0.2, None)):
+        world.clock.advance(hours=hours)
+        for each in (traffic, await world.idle("another")):
+            async with each:
+                assert each.way("main").pipelining == known
+    async with traffic:
+        traffic.way("main").pipelining = "off"  # found again
+    world.clock.advance(hours=20)
+    async with traffic:
+        assert traffic.way("main").pipelining == "off"
+
+
+async def test_it_is_forgotten_at_once_when_the_relays_keys_are_others(world: World) -> None:
+    keys = {"host": "smtp.example.com", "pipelining": "auto"}
+    world.relays(main={**keys, "weight": 1}, spare=keys)
+    async with await world.idle() as traffic:
+        for name in ("main", "spare"):
+            traffic.way(name).pipelining = "off"
+    for other in ({"pipelining": "full"}, {"host": "smtp.example.net"}):
+        world.relays(main={**keys, "weight": 2}, spare={**keys, **other})
+        async with await world.idle() as traffic:
+            assert traffic.way("main").pipelining == "off"
+            assert traffic.way("spare").pipelining is None
+
+
+async def test_a_relay_is_learned_anew_on_an_admins_word(world: World) -> None:
+    world.relays(main={}, spare={})
+    a, b, idle = await world.worker("a"), await world.worker("b"), await world.idle("idle")
+    unlearned: list[str] = []
+    for traffic, who in ((a, "a"), (b, "b")):
+        traffic.way("main").unlearn = lambda who=who: unlearned.append(who)  # type: ignore[misc]
+    for name in ("main", "spare"):
+        a.way(name).pipelining = "off"
+        a.way(name).told("gmail.com", SLOWER)
+        a.way(name).session_failed("refused", login=True)
+        for _ in range(FAILURES - 1):
+            b.way(name).session_failed("cannot be reached")
+    await a.flush()
+    async with idle:
+        assert not idle.way("main").usable()
+    told = await forget(a.db, world.clock, world.sections, "main")
+    assert told == {"relay": "main", "pipelining": "off", "left_alone": "refused", "slowed": ["gmail"]}
+    for worker in (a, b):
+        await worker.flush()
+    assert unlearned == ["a", "b"]
+    async with idle:
+        for traffic in (a, b, idle):
+            way, spare = traffic.way("main"), traffic.way("spare")
+            assert (way.usable(), way.pipelining, way.slowed()) == (True, None, {})
+            way.session_failed("cannot be reached")
+            assert way.usable()
+            assert (spare.usable(), spare.pipelining) == (False, "off")
+    assert set(idle.way("spare").slowed()) == {"gmail"}
+    row, other = await overview(a.db, world.clock, world.sections)
+    assert (row["state"], row["pipelining"], row["slowed"]) == ("used", None, [])
+    assert (other["state"], other["pipelining"]) == ("left alone", "off")
+
+
+async def test_what_is_told_while_a_relay_is_forgotten_does_not_come_back(world: World) -> None:
+    world.relays(main={})
+    traffic = await world.worker()
+    way = traffic.way("main")
+    way.told("gmail.com", SLOWER)
+    way.session_failed("refused", login=True)
+    await forget(traffic.db, world.clock, world.sections, "main")
+    way.pipelining = "off"
+    for _ in range(2):
+        await traffic.flush()
+    assert (way.usable(), way.pipelining, way.slowed()) == (True, None, {})
+    (row,) = await overview(traffic.db, world.clock, world.sections)
+    assert (row["state"], row["slowed"]) == ("used", [])
+
+
+async def test_a_relay_that_is_not_there_is_not_forgotten(world: World) -> None:
+    world.relays(main={})
+    traffic = await world.idle()
+    with pytest.raises(HubError, match=r"there is no relay 'mian'; hub.yaml has main"):
+        await forget(traffic.db, world.clock, world.sections, "mian")
