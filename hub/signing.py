@@ -18,6 +18,8 @@ from hub.errors import SignatureError
 Kind = Literal["open", "click", "unsubscribe", "bounce", "message"]
 KINDS: tuple[Kind, ...] = ("open", "click", "unsubscribe", "bounce", "message")
 SIGNATURE_BYTES = 10
+PREVIEW = "preview-not-a-token"
+"""Stands in previews where a mail has a token, and is as long as one. No endpoint takes it for a delivery."""
 _URL_SAFE = bytes.maketrans(b"+/", b"-_")
 
 
@@ -83,6 +85,19 @@ class Signer:
         keyed = self._keyed[kind].copy()
         keyed.update(b"%b\x00%b" % (body, extra))
         return keyed.digest()
+
+
+class Unsigned(Signer):
+    """Makes `PREVIEW` instead of tokens: what is composed with it looks like the mail and leads nowhere."""
+
+    def __init__(self) -> None:
+        super().__init__(b"")
+
+    def token_bytes(self, kind: Kind, body: bytes, extra: bytes = b"") -> bytes:
+        return PREVIEW.encode()
+
+    def bounce_token(self, body: bytes) -> str:
+        return PREVIEW
 
 
 def packed(delivery_id: int) -> bytes:
