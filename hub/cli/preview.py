@@ -1,4 +1,4 @@
-"""`hub preview`: a message as one contact would get it, or what a whole list lacks for it. Sends and keeps nothing."""
+"""`hub preview`: a message as one contact would get it, or against a whole list. Sends and keeps nothing."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from hub.cli import coverage
 from hub.cli.place import Place, print_table
 from hub.errors import HubError
 
@@ -25,18 +26,47 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option("--html", type=FILE, help="write the HTML part here, with its images inside")
 @click.option("--eml", type=FILE, help="write the whole mail here, unsigned")
 @click.option("--browser", is_flag=True, help="show the HTML part in a browser")
+@click.option(
+    "--list",
+    "list_name",
+    metavar="LIST",
+    help="tell of everybody on a list: what they lack, whose mail cannot be composed, languages and sizes",
+)
+@click.option("--missing", metavar="FIELD", help="with --list: everybody for whom this field is blank")
+@click.option("--csv", "csv_file", type=FILE, help="with --missing: write them here")
+@click.option(
+    "--compose",
+    default=1_000,
+    show_default=True,
+    type=click.IntRange(0),
+    help="with --list: compose the mails of so many, drawn at random, beside the extremes",
+)
 @click.pass_obj
 def preview(
-    place: Place, message: str, email: str | None, sample: Path | None, html: Path | None, eml: Path | None, browser: bool
+    place: Place, message: str, email: str | None, sample: Path | None, html: Path | None, eml: Path | None, browser: bool,
+    list_name: str | None, missing: str | None, csv_file: Path | None, compose: int,
 ) -> None:  # fmt: skip
-    """Show MESSAGE as the contact with the address EMAIL would get it now.
+    """Show MESSAGE as the contact with the address EMAIL would get it now, or what a whole list lacks for it.
 
     Links lead straight to where they lead; the unsubscribe link does nothing.
     """
     from hub.jobs import preview as previews
 
-    if (email is None) == (sample is None):
-        raise HubError("give an address, or --sample, and not both", "see `hub preview --help`")
+    if sum(each is not None for each in (email, sample, list_name)) != 1:
+        raise HubError("give an address, --sample or --list, and one of them", "see `hub preview --help`")
+    if list_name is None and (missing or csv_file):
+        raise HubError("--missing and --csv are about a list", "add --list LIST")
+    if list_name is not None and (html or eml or browser):
+        raise HubError("--html, --eml and --browser are about one mail", "give an address instead of --list")
+    if csv_file is not None and missing is None:
+        raise HubError("--csv writes who lacks a field", "add --missing FIELD")
+    if list_name is not None and missing is not None:
+        coverage.missing(place, message, list_name, missing, csv_file)
+        return
+    if list_name is not None:
+        report = place.run(lambda runtime: previews.for_list(runtime, message, list_name, compose=compose))
+        place.show(report, lambda: _report(report))
+        return
     if sample is not None:
         found = _of_sample(place, message, sample)
     else:
@@ -51,6 +81,13 @@ def preview(
             file.write(page.encode())
         click.launch(file.name)
     place.show(found, lambda: _tables(found))
+
+
+def _report(found: dict[str, Any]) -> None:
+    rows = [{"reason": reason, "people": count} for reason, count in found["excluded"].items()]
+    click.echo(f"{found['message']} to {found['list']}: {found['recipients']:,} recipients")
+    print_table("Would not get it", {"reason": "reason", "people": "people"}, rows, empty="nobody")
+    coverage.tables(found)
 
 
 def _of_sample(place: Place, message: str, sample: Path) -> dict[str, Any]:

@@ -11,13 +11,19 @@ from hub.config import Config
 from hub.config.loading import nearest
 from hub.errors import HubError
 from hub.jobs.runtime import Runtime, catalog_of, mapping_of
+from hub.mail import coverage
 from hub.mail.compose import Composer, Message, Recipient
 from hub.mail.preview import preview
 from hub.signing import Unsigned
-from hub.store import audience, contacts, ledger
+from hub.store import audience, campaigns, contacts, ledger
+
+COMPOSED = 1_000
+"""Of so many recipients the mails are composed where nobody says otherwise."""
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
+
+    from hub.store.database import Connection
 
 
 def compiled(config: Config, name: str, contact_fields: Collection[str]) -> Message:
@@ -48,6 +54,38 @@ async def for_contact(runtime: Runtime, name: str, email: str) -> dict[str, Any]
         "excluded": excluded,
         **preview(message, to, now=runtime.clock.now()),
     }
+
+
+async def for_list(runtime: Runtime, name: str, list_name: str, *, compose: int = COMPOSED) -> dict[str, Any]:
+    """What the members of a list lack for a message, who of them would not get it, and why; as the list stands."""
+    message = compiled(runtime.config, name, runtime.catalog.contact_fields)
+    async with runtime.db.rehearsal() as db, db.connection() as conn:
+        await _gather(runtime, conn, message, list_name)
+        excluded = await campaigns.reasons(conn)
+        found = await coverage.coverage(conn, message, now=runtime.clock.now(), compose=compose)
+    return {"message": name, "list": list_name, "excluded": excluded, **found}
+
+
+async def lacking(
+    runtime: Runtime, name: str, list_name: str, field: str, each: Callable[[dict[str, Any]], None]
+) -> None:
+    """Call `each` with every member of a list who would get the message and lacks a field of it, see `audience.lacking`."""
+    message = compiled(runtime.config, name, runtime.catalog.contact_fields)
+    fields = coverage.used(message)
+    if field not in fields:
+        raise HubError(f"message {name} does not use the field {field!r}", nearest(field, fields))
+    async with runtime.db.rehearsal() as db, db.connection() as conn:
+        await _gather(runtime, conn, message, list_name)
+        languages = coverage.tags(message, await audience.patterns(conn, []))
+        its = {tag for key, tags in languages.items() if coverage.uses(message, key, field) for tag in tags}
+        async for row in audience.lacking(conn, field, its):
+            each(row)
+
+
+async def _gather(runtime: Runtime, conn: Connection, message: Message, list_name: str) -> None:
+    if list_name not in runtime.settings.lists:
+        raise HubError(f"there is no list {list_name!r}", nearest(list_name, runtime.settings.lists))
+    await campaigns.gather(conn, list_name, (), message.section.purpose, runtime.purposes)
 
 
 def for_sample(config: Config, name: str, sample: Mapping[str, Any], *, now: datetime) -> dict[str, Any]:

@@ -288,8 +288,8 @@ def why_not(error: Exception) -> str:
     """Why a mail cannot be composed, without values of the contact that an error may quote."""
     if isinstance(error, HubError):
         return str(error)
-    if isinstance(error, TemplateError):
-        return f"{type(error).__name__}: {str(error).splitlines()[0][:120]}"
+    if isinstance(error, TemplateError | TypeError):  # these name types, not values
+        return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:120]}"
     return type(error).__name__
 
 

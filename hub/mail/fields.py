@@ -7,8 +7,10 @@ from collections.abc import Iterable, Iterator
 from jinja2 import TemplateSyntaxError, nodes
 
 from hub.mail import template
-from hub.mail.program import fields_used
+from hub.mail.program import fields_used, names_used
 
+DEALS = "deals"
+"""Counts among the fields of a template that names deals."""
 Use = tuple[str, bool]
 """A field, and whether a blank is seen to where it stands."""
 
@@ -29,6 +31,8 @@ def uses(sources: Iterable[str]) -> dict[str, bool] | None:
             return None
         for field, seen_to in _uses(tree, frozenset()):
             found[field] = seen_to and found.get(field, True)
+        if DEALS in names_used(source, template.TEXT):
+            found[DEALS] = True
     return found
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from hub.errors import ConfigError
 from hub.mail.compose import UNCOMPOSABLE, Message, Recipient, why_not
+from hub.mail.fields import DEALS
 
 GMAIL_CLIPS_BYTES = 102_000
 """Gmail shows no more of a mail's HTML than 102 KB ("[Message clipped] View entire message"); images and other parts do
@@ -58,7 +59,7 @@ def preview(message: Message, to: Recipient, *, now: datetime) -> dict[str, Any]
         "html_bytes": html_bytes,
         "clipped": html_bytes > GMAIL_CLIPS_BYTES,
         "tracking": {kind: seen._asdict() for kind, seen in message.tracking(to.contact.get("country")).items()},
-        "fields": _fields(message.uses[language], to, message.needs_deals),
+        "fields": _fields(message.uses[language], to),
         "eml": shown.content,
         "page": _with_images(_body(mail, "html"), mail.walk()),
     }  # fmt: skip
@@ -80,16 +81,14 @@ def _file(part: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _fields(uses: Mapping[str, bool] | None, to: Recipient, deals: bool) -> list[dict[str, Any]]:
+def _fields(uses: Mapping[str, bool] | None, to: Recipient) -> list[dict[str, Any]]:
     """Each field that the template uses: its value, whether it is blank, and whether the template sees to that."""
-    named = dict.fromkeys(to.contact, False) if uses is None else dict(uses)
-    rows = [
-        {"field": name, "value": to.contact.get(name), "blank": blank(to.contact.get(name)), "seen_to": seen_to}
+    values = {**to.contact, **({DEALS: to.deals} if to.deals or (uses and DEALS in uses) else {})}
+    named = dict.fromkeys(values, False) if uses is None else uses
+    return [
+        {"field": name, "value": values.get(name), "blank": blank(values.get(name)), "seen_to": seen_to}
         for name, seen_to in sorted(named.items())
-    ]  # fmt: skip
-    if deals:
-        rows.append({"field": "deals", "value": len(to.deals), "blank": not to.deals, "seen_to": True})
-    return rows
+    ]
 
 
 def blank(value: object) -> bool:

@@ -16,7 +16,7 @@ from hub.store.database import Connection
 from hub.store.ledger import EXCLUDED
 
 DEALS = "deals"
-"""Counts among the fields where a message names deals: blank where a contact has none."""
+"""Counts among the fields, see `hub.mail.fields`: blank where a contact has none."""
 _FROM = "FROM campaign_audience a JOIN contact c ON c.id = a.contact_id"
 _DEALS = """ LEFT JOIN (SELECT contact_id, count(*) AS n, sum(octet_length(coalesce(name, ''))) AS bytes
     FROM contact_deal GROUP BY 1) deals ON deals.contact_id = a.contact_id"""
@@ -32,12 +32,11 @@ class Pattern(NamedTuple):
     last_id: int
 
 
-async def patterns(conn: Connection, fields: Sequence[str], *, languages: bool) -> list[Pattern]:
-    """All patterns, the largest first. `languages`: whether the language makes a difference."""
+async def patterns(conn: Connection, fields: Sequence[str]) -> list[Pattern]:
+    """All patterns, the largest first."""
     bits = " || ".join([*(f"(CASE WHEN {_blank(name)} THEN '1' ELSE '0' END)" for name in fields), "''"])
-    language = "coalesce(c.language, '')" if languages else "''"
     cursor = await conn.execute(
-        f"""SELECT {language}, {bits}, count(*), min(a.contact_id), max(a.contact_id)
+        f"""SELECT coalesce(c.language, ''), {bits}, count(*), min(a.contact_id), max(a.contact_id)
             {_FROM}{_DEALS if DEALS in fields else ""} WHERE a.reason = '' GROUP BY 1, 2 ORDER BY 3 DESC, 4""".encode()
     )
     return [
@@ -46,13 +45,13 @@ async def patterns(conn: Connection, fields: Sequence[str], *, languages: bool) 
     ]  # fmt: skip
 
 
-async def largest(conn: Connection, weights: Mapping[str, int], limit: int) -> list[int]:
-    """Those whose values make the longest mails. `weights` is field -> how often it stands in the message."""
-    sum_ = " + ".join([*(f"{weight} * {_bytes(name)}" for name, weight in weights.items()), "0"])
+async def longest(conn: Connection, fields: Sequence[str], tags: Collection[str], limit: int) -> list[int]:
+    """Those whose values in these fields are the longest together, of the recipients of these languages."""
+    sum_ = " + ".join([*(_bytes(name) for name in fields), "0"])
     cursor = await conn.execute(
-        f"""SELECT a.contact_id {_FROM}{_DEALS if DEALS in weights else ""} WHERE a.reason = ''
-            ORDER BY {sum_} DESC, a.contact_id LIMIT %s""".encode(),
-        [limit],
+        f"""SELECT a.contact_id {_FROM}{_DEALS if DEALS in fields else ""}
+            WHERE a.reason = '' AND coalesce(c.language, '') = ANY(%s) ORDER BY {sum_} DESC, a.contact_id LIMIT %s""".encode(),
+        [list(tags), limit],
     )
     return [row[0] for row in await cursor.fetchall()]
 
@@ -70,14 +69,6 @@ async def addresses(conn: Connection, ids: Sequence[int]) -> dict[int, str]:
     """contact id -> address."""
     cursor = await conn.execute("SELECT id, email FROM contact WHERE id = ANY(%s)", [list(ids)])
     return dict(await cursor.fetchall())
-
-
-async def languages(conn: Connection) -> list[str]:
-    """The languages of the recipients, as contacts have them."""
-    cursor = await conn.execute(
-        f"SELECT DISTINCT coalesce(c.language, '') {_FROM} WHERE a.reason = ''".encode()
-    )
-    return [row[0] for row in await cursor.fetchall()]
 
 
 async def lacking(

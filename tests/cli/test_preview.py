@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import email
 import email.policy
 import json
@@ -43,6 +44,8 @@ INSERT INTO contact (email, first_name, company, country, city, state, changed_a
     ('bob@example.com', 'Rob', NULL, 'AT', 'Wien', 'live', now()),
     ('out@example.com', 'Out', NULL, 'AT', 'Wien', 'live', now());
 INSERT INTO consent (email_hash, purpose, status, source, at) VALUES (address_hash('out@example.com'), '*', 'out', 'web', now());
+INSERT INTO list (name, rule, refreshed_at) VALUES ('all', '', now());
+INSERT INTO list_member SELECT l.id, c.id, now() FROM list l, contact c;
 INSERT INTO contact_identity (connection, object, external_id, contact_id, seen_at)
     SELECT 'crm', 'contact', id + 100, id, now() FROM contact;
 INSERT INTO deal (connection, external_id, name, changed_at) VALUES ('crm', 'd1', 'Big deal', now());
@@ -91,7 +94,7 @@ def test_the_mail_that_a_contact_would_get(hub: Hub, place: Path) -> None:
     assert "Bobs Inc, Big deal" in found["text"]
     assert found["tracking"]["opens"] == {"on": False, "why": "`tracking.off_in` holds DE"}
     assert [(f["field"], f["blank"]) for f in found["fields"]] == [
-        ("company", False), ("first_name", False), ("deals", False),
+        ("company", False), ("deals", False), ("first_name", False),
     ]  # fmt: skip
     mail = email.message_from_bytes((place / "mail.eml").read_bytes(), policy=email.policy.default)
     assert mail["Subject"] == "Hello Bob"
@@ -167,8 +170,20 @@ def test_a_sample_that_is_none(place: Path, sample: str, words: str) -> None:
 
 def test_what_is_refused(hub: Hub) -> None:
     refused: dict[tuple[Any, ...], str] = {
-        ("hello",): "give an address, or --sample",
-        ("hello", "bob@example.com", "--sample", "x.json"): "give an address, or --sample",
+        ("hello",): "give an address, --sample or --list",
+        ("hello", "bob@example.com", "--sample", "x.json"): "give an address, --sample or --list",
+        ("hello", "bob@example.com", "--list", "all"): "give an address, --sample or --list",
+        (
+            "hello",
+            "bob@example.com",
+            "--missing",
+            "company",
+        ): "--missing and --csv are about a list; add --list LIST",
+        ("hello", "--list", "all", "--html", "x.html"): "--html, --eml and --browser are about one mail",
+        ("hello", "--list", "all", "--csv", "x.csv"): "--csv writes who lacks a field; add --missing FIELD",
+        ("hello", "--list", "al"): "there is no list 'al'; did you mean 'all'?",
+        ("hello", "--list", "all", "--missing", "city"): "message hello does not use the field 'city'",
+        ("hello", "--list", "all", "--missing", "company", "--csv", "no/x.csv"): "no/x.csv cannot be written",
         ("hello", "nobody@example.com"): "no contact has the address nobody@example.com",
         ("helo", "bob@example.com"): "there is no message 'helo'",
         ("hello", "--sample", "gone.json"): "gone.json cannot be read: No such file or directory",
@@ -178,3 +193,43 @@ def test_what_is_refused(hub: Hub) -> None:
         done = hub(*arguments)
         assert done.exit_code == 1, arguments
         assert words in done.stderr
+
+
+def test_a_whole_list(hub: Hub) -> None:
+    found = json.loads(hub("hello", "--list", "all", "--json").stdout)
+    assert (found["message"], found["list"], found["recipients"]) == ("hello", "all", 1)
+    assert found["excluded"] == {
+        "duplicate address": 1, "opted out, by the word of web": 1, "the contact is archived": 1,
+    }  # fmt: skip
+    assert {row["field"]: row["blank"] for row in found["fields"]} == {
+        "company": 0,
+        "deals": 0,
+        "first_name": 0,
+    }
+    said = hub("hello", "--list", "all").stdout
+    for words in ("hello to all: 1 recipients", "duplicate address", "Fields that it uses", "nobody's mail",
+                  "none exceeds 102 KB", "The mails of all 1 recipients were composed"):  # fmt: skip
+        assert words in said
+
+
+def test_who_lacks_a_field(hub: Hub, place: Path, database_url: str) -> None:
+    with psycopg.connect(database_url, autocommit=True) as conn:
+        conn.execute(
+            """WITH c AS (INSERT INTO contact (email, first_name, last_name, changed_at)
+                   SELECT 'n' || n || '@example.com', '=N', 'o, "x"', now() FROM generate_series(1, 30) n RETURNING id)
+               INSERT INTO list_member SELECT l.id, c.id, now() FROM list l, c"""
+        )
+    rows = json.loads(hub("hello", "--list", "all", "--missing", "company", "--json").stdout)
+    assert len(rows) == 30
+    assert rows[0]["email"] == "n1@example.com"
+    assert "and 10 more" in hub("hello", "--list", "all", "--missing", "company").stdout
+    done = hub("hello", "--list", "all", "--missing", "company", "--csv", "who.csv")
+    assert done.stdout.strip() == "who.csv: 30 records"
+    with (place / "who.csv").open(newline="") as file:
+        written = list(csv.reader(file))
+    assert written[0] == ["contact_id", "email", "name", "records"]
+    assert [row[1] for row in written[1:]] == [row["email"] for row in rows]
+    assert {row[2] for row in written[1:]} == {'=N o, "x"'}
+    said = hub("hello", "--list", "all", "--compose", "3").stdout
+    assert "Mails were composed of" in said
+    assert "3 drawn at random" in said
