@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from email.utils import parseaddr
 from itertools import pairwise
 from pathlib import Path
@@ -21,11 +21,12 @@ from hub import mapping as mappings
 from hub.config.countries import COUNTRIES
 from hub.config.loading import Config, nearest, read, shape_problems
 from hub.config.settings import LanguageSection, MessageSection, Send, SetFields, Step, When
-from hub.document import At, Problem, Problems
+from hub.document import At, Position, Problem, Problems
 from hub.document import load as load_document
 from hub.errors import ConfigError, RuleError
 from hub.lists import in_order
-from hub.mail import dkim, parts, template, utm
+from hub.mail import dkim, lint, parts, template, utm
+from hub.mail.preview import GMAIL_CLIPS_BYTES
 from hub.mail.providers import PROVIDERS, receiver_of
 from hub.mail.routing import in_orders, serves
 from hub.rules import Catalog, parse
@@ -37,10 +38,11 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 @dataclass(frozen=True)
 class Report:
-    """What was found, in the order of the file; `config` is what could be understood."""
+    """What was found, in the order of the file; `config` is what could be understood. `hints` stop nothing."""
 
     problems: list[Problem]
     config: Config | None
+    hints: list[Problem] = field(default_factory=list)
 
 
 def check(path: Path, environ: Mapping[str, str]) -> Report:
@@ -50,15 +52,19 @@ def check(path: Path, environ: Mapping[str, str]) -> Report:
     except Problems as error:
         return Report(error.problems, None)
     config, problems = read(document, environ)
-    if config is not None:
-        problems = problems + _Checker(config).all()
-    return Report(sorted(set(problems)), config)
+    if config is None:
+        return Report(sorted(set(problems)), None)
+    checker = _Checker(config)
+    problems = problems + checker.all()
+    return Report(sorted(set(problems)), config, sorted(set(checker.hints)))
 
 
 class _Checker:
     def __init__(self, config: Config) -> None:
         self.config, self.document, self.settings = config, config.document, config.settings
         self.found: list[Problem] = []
+        self.hints: list[Problem] = []
+        self.mappings: dict[str, mappings.Mapping] = {}
         self.all_fields_known = True
 
     def all(self) -> list[Problem]:
@@ -163,7 +169,9 @@ class _Checker:
                     except Problems as error:
                         self.found += error.problems
             try:
-                fields.update(mappings.build([d for d in documents if d], kind.known_fields).contact_fields)
+                built = mappings.build([d for d in documents if d], kind.known_fields)
+                fields.update(built.contact_fields)
+                self.mappings[name] = built
             except Problems as error:
                 self.all_fields_known = False
                 self.found += error.problems
@@ -227,7 +235,7 @@ class _Checker:
         """The templates of a message, or of one of its languages."""
         for key in ("subject", "preheader", "text", "html"):
             if source := getattr(section, key):
-                self._template(source, (*at, key))
+                self._template(source, (*at, key), key)
         if section.template is not None:
             self._template_file(section.template, (*at, "template"))
 
@@ -268,13 +276,41 @@ class _Checker:
             found |= set(parts.CID.findall(source))
         return found
 
-    def _template(self, source: str, at: At) -> None:
+    def _template(self, source: str, at: At, kind: str) -> None:
         """A template inside hub.yaml."""
         if (wrong := template.syntax_error(source)) is not None:
             self._wrong(at, f"the template does not parse: {wrong[0]}", "mend it")
             return
+        self._look_into(source, kind, lambda line, column: self.document.inside(at, line, column))
+        if kind == "html":
+            self._size(source, self.document.position(at))
+
+    def _look_into(self, source: str, kind: str, place: Callable[[int, int], Position]) -> None:
+        """Names, filters and links of a template that parses. `place` is where a line and a column of it stand."""
         for name, line, column in self._unknown_names(source):
-            self.found.append(Problem(self.document.inside(at, line, column), *self._unknown(name)))
+            self.found.append(Problem(place(line, column), *self._unknown(name)))
+        for what, name, line, column in template.unknown_functions(source):
+            known = template.HTML.filters if what == "filter" else template.HTML.tests
+            close = nearest(name, known)
+            fix = close if close.startswith("did you mean") else f"see the {what}s of Jinja"
+            self.found.append(Problem(place(line, column), f"there is no {what} {name!r}", fix))
+        for name, line in lint.dead_defaults(source):
+            what = f"default(...) leaves a blank {name} as it is"
+            self.hints.append(Problem(place(line, 1), what, f"write {{{{ contact.{name} or '...' }}}}"))
+        found = (
+            lint.html_faults(source) if kind == "html" else lint.text_faults(source) if kind == "text" else []
+        )
+        for fault in found:
+            problem = Problem(place(fault.line, fault.column), fault.what, fault.fix)
+            (self.hints if fault.hint else self.found).append(problem)
+
+    def _size(self, html: str, place: Position) -> None:
+        size = lint.rough_size(html)
+        if size > GMAIL_CLIPS_BYTES:
+            what = f"the HTML has {size:,} bytes before anything is filled in, and Gmail shows {GMAIL_CLIPS_BYTES:,}"
+            self.hints.append(
+                Problem(place, what, "shorten it: what is cut off may hold the unsubscribe link")
+            )
 
     def _unknown_names(self, source: str) -> list[tuple[str, int, int]]:
         """A template's unknown names; fields only where all of them are known."""
@@ -293,16 +329,14 @@ class _Checker:
                 "check the path; it is relative to hub.yaml",
             )
             return
-        document = load_document(file, "")
         if (wrong := template.syntax_error(source)) is not None:
-            place = type(document.position())(file, wrong[1], 1)
-            self.found.append(Problem(place, f"the template does not parse: {wrong[0]}", "mend it"))
+            self.found.append(
+                Problem(Position(file, wrong[1], 1), f"the template does not parse: {wrong[0]}", "mend it")
+            )
             return
-        for unknown, line, column in self._unknown_names(source):
-            place = type(document.position())(file, line, column)
-            self.found.append(Problem(place, *self._unknown(unknown)))
+        self._look_into(source, "html", lambda line, column: Position(file, line, column))
         try:
-            template.as_html(source, mjml=file.suffix == ".mjml")
+            self._size(template.as_html(source, mjml=file.suffix == ".mjml"), Position(file, 1, 1))
         except ConfigError as error:
             self._wrong(at, f"{name}: {error.what}", error.fix)
 
@@ -333,13 +367,24 @@ class _Checker:
                     self._step(inner, (*at, arm, number))
         elif isinstance(step, SetFields):
             for connection, fields in step.set.items():
-                if self._known(
-                    (*at, "set", connection), "connection", connection, self._names("connections")
-                ):
-                    for field in fields:
-                        self._known(
-                            (*at, "set", connection, field), "field", field, self.catalog.contact_fields
-                        )
+                inside: At = (*at, "set", connection)
+                if self._known(inside, "connection", connection, self._names("connections")):
+                    for name in fields:
+                        if self._known((*inside, name), "field", name, self.catalog.contact_fields):
+                            self._writes((*inside, name), connection, name)
+
+    def _writes(self, at: At, connection: str, name: str) -> None:
+        """Whether a connection's mapping lets a field be written there."""
+        mapping = self.mappings.get(connection)
+        if mapping is None:
+            return  # it was told of already
+        entry = mapping.entries.get("contact", {}).get(name)
+        if entry is None:
+            fix = "add it there with direction: push, or both"
+            self._wrong(at, f"the mapping of {connection} does not have the field {name!r}", fix, key=True)
+        elif not entry.pushes:
+            what = f"the mapping of {connection} only pulls the field {name!r}"
+            self._wrong(at, what, "give it direction: both there", key=True)
 
     def _campaigns(self) -> None:
         for name, section in self.settings.campaigns.items():

@@ -38,7 +38,7 @@ def uses(sources: Iterable[str]) -> dict[str, bool] | None:
 
 def _uses(node: nodes.Node, asked: frozenset[str]) -> Iterator[Use]:
     """`asked` are the fields that a condition around the node has asked for."""
-    field = _field(node)
+    field = field_of(node)
     if field is not None:
         yield field, field in asked
     elif isinstance(node, nodes.If | nodes.CondExpr):
@@ -51,7 +51,7 @@ def _uses(node: nodes.Node, asked: frozenset[str]) -> Iterator[Use]:
     elif isinstance(node, nodes.And):
         for child in (node.left, node.right):
             yield from _uses(child, asked | _named(node.left))
-    elif isinstance(node, nodes.Compare | nodes.Test | nodes.Not) or _replaces_blanks(node):
+    elif isinstance(node, nodes.Compare | nodes.Test | nodes.Not) or replaces_blanks(node):
         for name in _named(node):
             yield name, True
     else:
@@ -60,11 +60,11 @@ def _uses(node: nodes.Node, asked: frozenset[str]) -> Iterator[Use]:
 
 
 def _named(node: nodes.Node) -> frozenset[str]:
-    found = {_field(each) for each in node.find_all((nodes.Getattr, nodes.Getitem))} | {_field(node)}
+    found = {field_of(each) for each in node.find_all((nodes.Getattr, nodes.Getitem))} | {field_of(node)}
     return frozenset(name for name in found if name is not None)
 
 
-def _field(node: nodes.Node) -> str | None:
+def field_of(node: nodes.Node) -> str | None:
     """`city` for `contact.city` and `contact['city']`."""
     if not isinstance(node, nodes.Getattr | nodes.Getitem):
         return None
@@ -75,8 +75,8 @@ def _field(node: nodes.Node) -> str | None:
     return node.arg.value if isinstance(node.arg, nodes.Const) and isinstance(node.arg.value, str) else None
 
 
-def _replaces_blanks(node: nodes.Node) -> bool:
-    """`default(..., true)`: without its second argument it leaves a blank as it is."""
+def replaces_blanks(node: nodes.Node) -> bool:
+    """Whether it is `default(..., true)`: without its second argument that leaves a blank as it is."""
     if not (isinstance(node, nodes.Filter) and node.name in ("default", "d")):
         return False
     given = [*node.args[1:], *(each.value for each in node.kwargs if each.key == "boolean")]

@@ -92,6 +92,21 @@ def unknown_names(source: str, contact_fields: Collection[str]) -> list[tuple[st
     ]
 
 
+def unknown_functions(source: str) -> list[tuple[str, str, int, int]]:
+    """(`filter` or `test`, name, line, column) of each that Jinja does not have, in reading order."""
+    tree = HTML.parse(source)
+    found = {
+        (node.lineno, kind, node.name)
+        for kind, node_type, known in (
+            ("filter", nodes.Filter, HTML.filters),
+            ("test", nodes.Test, HTML.tests),
+        )
+        for node in tree.find_all(node_type)
+        if node.name not in known
+    }
+    return [(kind, name, line, _column(source, name, line)) for line, kind, name in sorted(found)]
+
+
 def _constant(node: nodes.Expr) -> str | None:
     return str(node.value) if isinstance(node, nodes.Const) else None
 
