@@ -28,7 +28,7 @@ from hub.mail import fields, footer, parts, program, template, utm
 from hub.mail.encoding import header_text, one_line
 from hub.mail.links import Links
 from hub.mail.variant import Variant, Wording, looked_up
-from hub.signing import Signer, packed
+from hub.signing import Signer
 
 UNCOMPOSABLE = (HubError, TemplateError, ValueError, TypeError, ArithmeticError, LookupError)
 """What `render` may raise for one recipient's values; `why_not` puts it into words."""
@@ -244,23 +244,22 @@ class Message:
         `track`: false for a preview, which no click or open may count for.
         """
         variant = self._only if track and self._only is not None else self._chosen(to.contact, track)
-        signer = self.composer.signer
-        ident = packed(to.delivery_id)
-        unsubscribe_url = variant.links.unsubscribe_url(ident)
+        tokens = self.composer.signer.tokens(to.delivery_id)
+        unsubscribe_url = f"{self._base_url}/u/{tokens.unsubscribe}"
         values: dict[str, Any] = {
             "contact": {**self._blank, **to.contact},
             "deals": to.deals,
             "unsubscribe_url": unsubscribe_url,
             "message": self.name,
             "postal_address": self.composer.settings.sender.postal_address,
-            "ident": ident,
+            "click": tokens.click,
         }
         if variant.opens:
-            values["open_url"] = variant.links.open_url(ident)
+            values["open_url"] = f"{self._base_url}/o/{tokens.open}"
         subject = variant.subject(values)
         if variant.has_preheader:
             values["preheader"] = variant.preheader(values)
-        message_id = signer.message_id(to.delivery_id, self.composer.settings.sender.list_domain)
+        message_id = f"<{tokens.message}@{self.composer.settings.sender.list_domain}>"
         local, _, domain = self._return_path
         unsubscribe = f"List-Unsubscribe: <{unsubscribe_url}>\r\n" if self.marketing else ""
         content = b"".join(
@@ -275,7 +274,7 @@ class Message:
                 self._frame.after,
             ]
         )
-        return_path = f"{local}+{signer.bounce_token(ident)}@{domain}"
+        return_path = f"{local}+{tokens.bounce}@{domain}"
         return Mail(content, message_id, return_path, subject, values.get("preheader", ""))
 
     def html_of(self, content: bytes) -> bytes:

@@ -33,11 +33,11 @@ async def open_pixel(request: Request) -> Response:
 
 
 async def click(request: Request) -> Response:
-    """`GET /c/{token}?u=URL`: on to the link, which is part of what is signed, so this redirects nowhere else."""
+    """`GET /c/{token}.{signature}?u=URL`: on to the link, which is signed, so this redirects nowhere else."""
     runtime: Runtime = request.app.state.runtime
     link = request.query_params.get("u", "")
     try:
-        delivery_id = runtime.signer.read("click", request.path_params["token"], link)
+        delivery_id = runtime.signer.read_click(request.path_params["token"], link)
     except SignatureError:
         return _no_token(request)
     if request.method == "GET":
@@ -76,7 +76,7 @@ async def unsubscribe(request: Request) -> Response:
 
 
 def _no_token(request: Request) -> HTMLResponse:
-    if request.path_params["token"] == PREVIEW:
+    if request.path_params["token"].partition(".")[0] == PREVIEW:
         return _page("This is a preview", "Its links do nothing: nobody is unsubscribed by them.")
     return _page("This link is damaged", "Please use the link in the mail again.", status=404)
 

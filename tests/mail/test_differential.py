@@ -200,7 +200,7 @@ def tracked(url: str, case: Case) -> str:
     own = case.values()["unsubscribe_url"]
     if not case.clicks or not url.lower().startswith(("http://", "https://")) or url == own:
         return url
-    return f"{BASE}/c/{SIGNER.token('click', case.delivery_id, url)}?u={quote(url, safe='')}"
+    return f"{BASE}/c/{SIGNER.token('click', case.delivery_id)}.{SIGNER.link(url)}?u={quote(url, safe='')}"
 
 
 def without_links(html: str) -> str:
