@@ -135,6 +135,10 @@ def wrong_in(words: list[str]) -> str:
                 "--contacts",
                 "--plan",
                 "--campaign",
+                "--state",
+                "--message",
+                "--relay",
+                "--funnel",
             )
         elif isinstance(here, click.Group) and not re.fullmatch(r"[A-Z.\[\]]+", word):
             if word not in here.commands:
