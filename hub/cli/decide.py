@@ -25,6 +25,7 @@ def _chosen(command: F) -> F:
             click.option("--relay", help="offered to this relay"),
             click.option("--funnel", help="sent by this funnel"),
             click.option("--campaign", help="of this campaign"),
+            click.option("--email", help="to the contacts with this address"),
         )
     ):
         command = option(command)
@@ -48,7 +49,7 @@ BY = click.option("--by", default=_user, show_default="the system's user", help=
 @_chosen
 @click.pass_context
 def deliveries_(ctx: click.Context, /, **chosen: str | None) -> None:
-    """How many mails of each message are in which state at which relay, and mostly why."""
+    """How many mails of each message are in which state at which relay, and mostly why; with --state by each reason."""
     if ctx.invoked_subcommand is not None:
         if any(chosen.values()):
             raise HubError(
@@ -61,7 +62,7 @@ def deliveries_(ctx: click.Context, /, **chosen: str | None) -> None:
     found = place.run(lambda runtime: decisions.sums(runtime, chosen))
     columns = {
         "message": "message", "state": "state", "relay": "relay", "mails": "mails", "oldest": "oldest", "newest": "newest",
-        "reason": "mostly because",
+        "reason": "because" if chosen["state"] else "mostly because",
     }  # fmt: skip
     place.show(found, lambda: print_table("Deliveries", columns, found, empty="none"))
 

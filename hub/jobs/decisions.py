@@ -9,10 +9,12 @@ from typing import Any
 from hub.config.loading import nearest
 from hub.errors import HubError
 from hub.jobs.runtime import Runtime
+from hub.jobs.wake import Wake
 from hub.model import DeliveryState
 from hub.store import decisions, deliveries, fence
 
-SETTLED_AS = ("accepted", "rejected", "queued")
+_FOLLOWS = {"accepted": "results", "queued": "mail"}
+"""What a settled mail is work for."""
 
 
 async def sums(runtime: Runtime, chosen: Mapping[str, str | None]) -> list[dict[str, Any]]:
@@ -45,7 +47,7 @@ async def mail(runtime: Runtime, delivery_id: int) -> dict[str, Any]:
 
 
 def _known(chosen: Mapping[str, str | None]) -> None:
-    state = chosen["state"]
+    state = chosen.get("state")
     known = [each.value for each in DeliveryState]
     if state is not None and state not in known:
         raise HubError(f"there is no state {state!r}", nearest(state, known))
@@ -89,6 +91,7 @@ async def settle(
         )
         changed = said in list(DeliveryState)
         found.append({"id": id, "state": said if changed else None, "why": "" if changed else said})
+    await runtime.bell.ring([Wake(_FOLLOWS[row["state"]]) for row in found if row["state"] in _FOLLOWS])
     return found
 
 

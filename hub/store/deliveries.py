@@ -18,8 +18,9 @@ _CHOSEN = """
     (%(state)s::text IS NULL OR d.state = %(state)s) AND (%(message)s::text IS NULL OR d.message = %(message)s)
     AND (%(relay)s::text IS NULL OR d.relay = %(relay)s) AND (%(funnel)s::text IS NULL OR d.funnel = %(funnel)s)
     AND (%(campaign)s::text IS NULL OR d.campaign_id = (SELECT id FROM campaign WHERE name = %(campaign)s))
+    AND (%(email)s::text IS NULL OR d.contact_id IN (SELECT id FROM contact WHERE email = lower(%(email)s)))
 """
-CHOICES = ("state", "message", "relay", "funnel", "campaign")
+CHOICES = ("state", "message", "relay", "funnel", "campaign", "email")
 _ROW = """
     d.id, d.message, d.state, d.contact_id, coalesce(d.email, c.email) AS email, d.purpose, d.relay, d.attempts, d.reason,
     d.reply_code, d.reply_text, d.not_before, d.queued_at, d.sent_at, d.settled_at, nullif(d.funnel, '') AS funnel,
@@ -29,13 +30,17 @@ _FROM = "delivery d JOIN contact c ON c.id = d.contact_id LEFT JOIN campaign k O
 
 
 async def sums(conn: Connection, chosen: Mapping[str, str | None]) -> list[dict[str, Any]]:
-    """`mails` by message, state and relay, with the most frequent `reason` among them. `chosen` has all of `CHOICES`."""
+    """`mails` by message, state and relay, with the most frequent `reason` among them; of one state by reason, too.
+    `chosen` are some of `CHOICES`."""
+    by, reason = ("1, 2, 3", "mode() WITHIN GROUP (ORDER BY d.reason)")
+    if chosen.get("state") is not None:
+        by, reason = f"{by}, 7", "d.reason"
     async with conn.cursor(row_factory=dict_row) as cursor:
         await cursor.execute(
             f"""SELECT d.message, d.state, coalesce(d.relay, '') AS relay, count(*) AS mails, min(d.queued_at) AS oldest,
-                       max(d.queued_at) AS newest, mode() WITHIN GROUP (ORDER BY d.reason) AS reason
-                FROM delivery d WHERE {_CHOSEN} GROUP BY 1, 2, 3 ORDER BY 1, 2, 3""".encode(),
-            dict(chosen),
+                       max(d.queued_at) AS newest, {reason} AS reason
+                FROM delivery d WHERE {_CHOSEN} GROUP BY {by} ORDER BY 1, 2, 3, 4 DESC, 7""".encode(),
+            {**dict.fromkeys(CHOICES), **chosen},
         )
         return list(await cursor.fetchall())
 
@@ -45,7 +50,7 @@ async def newest(conn: Connection, chosen: Mapping[str, str | None], *, limit: i
     async with conn.cursor(row_factory=dict_row) as cursor:
         await cursor.execute(
             f"SELECT {_ROW} FROM {_FROM} WHERE {_CHOSEN} ORDER BY d.id DESC LIMIT %(limit)s".encode(),
-            {**chosen, "limit": limit},
+            {**dict.fromkeys(CHOICES), **chosen, "limit": limit},
         )
         return list(await cursor.fetchall())
 

@@ -95,6 +95,14 @@ def test_sums_by_message_state_and_relay(hub: Hub) -> None:
         ("other", "rejected", "main"): (1, "refused by the relay"),
     }
     assert "the connection broke" in hub("deliveries").stdout
+    with psycopg.connect(hub.url, autocommit=True) as conn:
+        conn.execute("UPDATE delivery SET reason = 'the hub stopped' WHERE id = 7")
+    by_reason = [
+        (r["relay"], r["mails"], r["reason"]) for r in hub.json("deliveries", "--state", "uncertain")
+    ]
+    assert by_reason == [
+        ("main", 2, "the connection broke"), ("spare", 2, "broke"), ("spare", 1, "the hub stopped"),
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -108,6 +116,7 @@ def test_sums_by_message_state_and_relay(hub: Hub) -> None:
         (("--funnel", "way"), [2]),
         (("--campaign", "cancelled"), [7]),
         (("--campaign", "nothing"), []),
+        (("--email", "P7@example.com"), [7]),
     ],
 )
 def test_down_to_single_mails(hub: Hub, chosen: tuple[str, ...], ids: list[int]) -> None:
