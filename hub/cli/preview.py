@@ -80,6 +80,7 @@ def preview(
         with tempfile.NamedTemporaryFile(prefix="mailyard-", suffix=".html", delete=False) as file:
             file.write(page.encode())
         click.launch(file.name)
+        click.echo(f"shown in a browser: {file.name}", err=True)
     place.show(found, lambda: _tables(found))
 
 

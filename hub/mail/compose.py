@@ -28,6 +28,7 @@ from hub.mail import fields, footer, parts, program, template, utm
 from hub.mail.encoding import header_text, one_line
 from hub.mail.links import Links
 from hub.mail.variant import Variant, Wording, looked_up
+from hub.sdk.content import Sound, sound
 from hub.signing import Signer
 
 UNCOMPOSABLE = (HubError, TemplateError, ValueError, TypeError, ArithmeticError, LookupError)
@@ -46,9 +47,9 @@ class Recipient:
 
 
 class Mail(NamedTuple):
-    """A finished mail. `content` has CRLF lines only."""
+    """A finished mail."""
 
-    content: bytes
+    content: Sound
     message_id: str
     return_path: str
     subject: str
@@ -184,7 +185,7 @@ class Message:
             fields["List-Unsubscribe-Post"] = "List-Unsubscribe=One-Click"
         else:
             fields["Auto-Submitted"] = "auto-generated"
-        return top, b"".join(_header(key, value) for key, value in fields.items())
+        return sound(top), b"".join(_header(key, value) for key, value in fields.items())
 
     def _files(self) -> parts.Frame:
         base, section = self.composer.base_dir, self.section
@@ -196,7 +197,7 @@ class Message:
                 f"the files of message {self.name} make it {size:,} bytes larger, more than {section.max_size:,}",
                 "link to them instead, or raise max_size",
             )
-        return parts.frame(self.name, images, attachments)
+        return parts.Frame(*map(sound, parts.frame(self.name, images, attachments)))
 
     def _variant(self, language: str, tracked: bool) -> Variant:
         """The message in a language of `_wordings`, tracked as it wishes or not at all."""
@@ -208,7 +209,7 @@ class Message:
                 wording,
                 Links(clicks=self.clicks and tracked, base_url=self._base_url, signer=self.composer.signer, utm=self._utm),
                 opens=self.opens and tracked,
-                before=self._fixed + fixed + b"MIME-Version: 1.0\r\n" + self._frame.before,
+                before=sound(self._fixed + fixed + b"MIME-Version: 1.0\r\n" + self._frame.before),
                 contact_fields=self.composer.contact_fields,
                 constants={"message": self.name, "postal_address": self.composer.settings.sender.postal_address},
             )  # fmt: skip
@@ -262,11 +263,13 @@ class Message:
         message_id = f"<{tokens.message}@{self.composer.settings.sender.list_domain}>"
         local, _, domain = self._return_path
         unsubscribe = f"List-Unsubscribe: <{unsubscribe_url}>\r\n" if self.marketing else ""
+        own = b"To: %b\r\nSubject: %b\r\n%bMessage-ID: %b\r\n%b" % (
+            _mailbox(to.email), header_text(subject), _date(now), message_id.encode(), unsubscribe.encode()
+        )  # fmt: skip
         content = b"".join(
             [
                 self._top,
-                b"To: %b\r\nSubject: %b\r\n" % (_mailbox(to.email), header_text(subject)),
-                f"Date: {_date(now.replace(microsecond=0))}\r\nMessage-ID: {message_id}\r\n{unsubscribe}".encode(),
+                sound(own),
                 variant.before,
                 *variant.text.pieces(values),
                 self._frame.between,
@@ -275,7 +278,7 @@ class Message:
             ]
         )
         return_path = f"{local}+{tokens.bounce}@{domain}"
-        return Mail(content, message_id, return_path, subject, values.get("preheader", ""))
+        return Mail(Sound(content), message_id, return_path, subject, values.get("preheader", ""))
 
     def html_of(self, content: bytes) -> bytes:
         """The HTML within a mail of this message, decoded: UTF-8 with CRLF."""
@@ -302,8 +305,8 @@ def _first(wishes: Mapping[str, Tracking], otherwise: TrackingSection, kind: str
 
 
 @lru_cache(maxsize=16)
-def _date(now: datetime) -> str:
-    return format_datetime(now)
+def _date(now: datetime) -> bytes:
+    return f"Date: {format_datetime(now)}\r\n".encode()
 
 
 def _mailbox(address: str) -> bytes:

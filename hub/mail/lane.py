@@ -25,8 +25,8 @@ from hub.store.ledger import Claimed, Sent
 log = structlog.get_logger()
 
 FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS = 60.0, 3_600.0
-AHEAD = 400
-"""Mails that wait for a session before more are composed."""
+AHEAD, MOST_WAITING = 64, 400
+"""Mails that wait for a session before more are composed; and together with those that wait for their receiver."""
 PARKED_SECONDS = 5.0
 MAX_OFFERS = 3
 """A mail whose offer ends that many sessions waits like one that was refused: it may be what ends them."""
@@ -60,6 +60,11 @@ class Lane:
         self._sessions: set[asyncio.Task[None]] = set()
         if way.pipelining is not None:
             relay.pipelining = cast("Pipelining", way.pipelining)
+
+    @property
+    def ready(self) -> int:
+        """Mails that a session may take now."""
+        return len(self._ready)
 
     @property
     def waiting(self) -> int:

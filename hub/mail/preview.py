@@ -14,7 +14,7 @@ from datetime import datetime
 from email.message import EmailMessage
 from typing import Any
 
-from hub.errors import ConfigError
+from hub.errors import ConfigError, HubError
 from hub.mail.compose import UNCOMPOSABLE, Message, Recipient, why_not
 from hub.mail.fields import DEALS
 
@@ -33,10 +33,13 @@ def preview(message: Message, to: Recipient, *, now: datetime) -> dict[str, Any]
         sent = message.render(to, now=now).content
         shown = message.render(to, now=now, track=False)
     except UNCOMPOSABLE as error:
-        raise ConfigError(
-            f"message {message.name} cannot be composed for this contact: {why_not(error)}",
-            "give the template something to print where the field is blank",
-        ) from None
+        fix = (
+            ""
+            if isinstance(error, HubError)
+            else "let the template see to a blank: {{ contact.city or '...' }}"
+        )
+        what = f"message {message.name} cannot be composed for this contact: {why_not(error)}"
+        raise ConfigError(what, fix) from None
     mail = email.message_from_bytes(shown.content, policy=email.policy.default)
     assert isinstance(mail, EmailMessage)
     files = [_file(part) for part in mail.walk() if part.get_filename()]

@@ -10,23 +10,25 @@ and stays so until something comes back of it. One bad recipient never fails the
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any, NamedTuple
 
 import structlog
 
 from hub.clock import Clock
 from hub.config.settings import RelaySection
 from hub.errors import HubError
-from hub.mail.compose import UNCOMPOSABLE, Composer, Recipient, why_not
+from hub.mail.compose import UNCOMPOSABLE, Composer, Message, Recipient, why_not
 from hub.mail.dkim import Signer
 from hub.mail.gates import Gates
 from hub.mail.journal import Journal
 from hub.mail.journal import folder as journal_folder
-from hub.mail.lane import AHEAD, Lane, Outgoing
+from hub.mail.lane import AHEAD, MOST_WAITING, Lane, Outgoing
 from hub.mail.recovery import recover
 from hub.mail.traffic import Traffic
 from hub.sdk.relay import Offer, Relay
@@ -38,8 +40,8 @@ log = structlog.get_logger()
 
 CHUNK = 500
 """Mails that are claimed in one commit. Where no journal can be believed, a crash leaves all that is claimed uncertain."""
-GROUP = 100
-"""Mails that are composed (and signed) together."""
+GROUP = 32
+"""Mails that are composed (and signed) together: few, so that they are still in the processor's cache when they leave."""
 SETTLE_SECONDS, SETTLE_MAILS = 0.1, 250
 """What became of mails is recorded after so long, or so many, or when nothing else is under way."""
 TICK_SECONDS = 0.01
@@ -61,6 +63,15 @@ class Tally:
     @property
     def total(self) -> int:
         return self.accepted + self.rejected + self.uncertain + self.requeued
+
+
+class Addressed(NamedTuple):
+    """A claimed mail and what its template may name of the contact."""
+
+    claimed: Claimed
+    message: Message
+    contact: dict[str, Any]
+    deals: list[dict[str, Any]]
 
 
 class Sender:
@@ -180,26 +191,30 @@ class Sender:
 
     async def _offer_all(self, claimed: Sequence[Claimed]) -> None:
         """Compose and offer a chunk, group by group; what cannot be offered now is given back."""
-        left = list(claimed)
+        left = await self._known_people(claimed)
         while left and not self.stop.is_set() and not all(lane.away for lane in self._lanes.values()):
             group, left = left[:GROUP], left[GROUP:]
             await self._offer(await self._composed(group))
-            await self._until(lambda: self._waiting <= AHEAD)
+            if not self._hungry:
+                await self._until(lambda: self._hungry)
         if left:
-            await self._reading.do(partial(ledger.release, rows=left), attempts=5)
+            await self._reading.do(partial(ledger.release, rows=[each.claimed for each in left]), attempts=5)
             self._open -= len(left)
 
     async def _offer(self, mails: Sequence[Outgoing]) -> None:
         """Hand each mail to the lane of the relay that is to carry it."""
+        for message in {mail.claimed.message for mail in mails}:
+            for relay in self._lanes:
+                await self._ask_gates(message, relay)
         lots: dict[str, list[Outgoing]] = {}
         for mail in mails:
-            name = await self._relay_for(mail)
+            name = self._relay_for(mail)
             if name is not None:
                 lots.setdefault(name, []).append(mail)
         for name, lot in lots.items():
             self._lanes[name].put(lot)
 
-    async def _relay_for(self, mail: Outgoing) -> str | None:
+    def _relay_for(self, mail: Outgoing) -> str | None:
         """The first relay on the mail's route that is not away, has a place and is let through by the gates; else the
         mail goes back, with the reason."""
         to = mail.claimed
@@ -214,7 +229,7 @@ class Sender:
                     f"relay {name} takes no more at the moment",
                     self.traffic.room_in_seconds(name),
                 )
-            elif bar := await self._barring(to.message, name):
+            elif bar := self._bars[to.message, name][0]:
                 reason = bar
                 self._barred.add(to.message)
             else:
@@ -224,16 +239,14 @@ class Sender:
         self._give_back([mail], reason[:500], pause)
         return None
 
-    async def _barring(self, message: str, relay: str) -> str:
-        """Which gates keep a message from going out by a relay; empty when none does."""
+    async def _ask_gates(self, message: str, relay: str) -> None:
+        """Find out which gates keep a message from going out by a relay: empty when none does."""
         if self.gates is None:
-            return ""
-        known, until = self._bars.get((message, relay), ("", 0.0))
-        if time.monotonic() >= until:
+            self._bars[message, relay] = "", math.inf
+        elif (message, relay) not in self._bars or time.monotonic() >= self._bars[message, relay][1]:
             verdict = await self.gates.verdict(message, relay)
-            known = "" if verdict.ok else "; ".join(str(f) for f in verdict.reasons if f.bars)
-            self._bars[message, relay] = known, time.monotonic() + FLUSH_SECONDS
-        return known
+            bar = "" if verdict.ok else "; ".join(str(f) for f in verdict.reasons if f.bars)
+            self._bars[message, relay] = bar, time.monotonic() + FLUSH_SECONDS
 
     def _give_back(self, mails: Sequence[Outgoing], reason: str, pause_seconds: float) -> None:
         """Nothing of these was offered: they wait as if they had never been claimed."""
@@ -255,46 +268,56 @@ class Sender:
                 await self._offer(stranded.take_back())
 
     @property
-    def _waiting(self) -> int:
-        return sum(lane.waiting for lane in self._lanes.values())
+    def _hungry(self) -> bool:
+        """Whether the lanes may have more."""
+        lanes = self._lanes.values()
+        return (
+            sum(lane.ready for lane in lanes) <= AHEAD * len(lanes)
+            and sum(lane.waiting for lane in lanes) <= MOST_WAITING
+        )
 
     # --- composing --------------------------------------------------------------------------------------------
 
-    async def _composed(self, claimed: Sequence[Claimed]) -> list[Outgoing]:
-        """Every mail that can be composed; the others are rejected with the reason."""
-        found: list[Outgoing] = []
+    async def _known_people(self, claimed: Sequence[Claimed]) -> list[Addressed]:
+        """Each with what its message says of the contact. Those whose message is a mistake are rejected."""
+        found: list[Addressed] = []
         for name in dict.fromkeys(each.message for each in claimed):
-            found += await self._composed_of(name, [each for each in claimed if each.message == name])
+            ours = [each for each in claimed if each.message == name]
+            try:
+                message = self.composer.message(name)
+            except HubError as error:
+                for each in ours:
+                    self._reject(each, str(error))
+                continue
+            ids = [each.contact_id for each in ours]
+            people = await self._reading.do(
+                partial(ledger.people, ids=ids, fields=message.fields, deals=message.needs_deals), attempts=5
+            )
+            for each in ours:
+                if each.contact_id in people:
+                    found.append(Addressed(each, message, *people[each.contact_id]))
+                else:
+                    self._reject(each, "its contact is gone")
+        return found
+
+    async def _composed(self, people: Sequence[Addressed]) -> list[Outgoing]:
+        """Every mail that can be composed; the others are rejected with the reason."""
+        now = self.clock.now()
+        found: list[Outgoing] = []
+        for claimed, message, contact, deals in people:
+            try:
+                mail = message.render(Recipient(claimed.id, claimed.email, contact, deals), now=now)
+            except UNCOMPOSABLE as error:
+                self._reject(claimed, why_not(error))
+            else:
+                offer = Offer(claimed.id, mail.return_path, claimed.email, mail.content)
+                found.append(Outgoing(claimed, mail.subject, offer))
         if self.signer is not None and found:
             signed = await self.signer.sign_all([mail.offer.content for mail in found])
             found = [
                 mail._replace(offer=mail.offer._replace(content=content))
                 for mail, content in zip(found, signed, strict=True)
             ]
-        return found
-
-    async def _composed_of(self, name: str, claimed: Sequence[Claimed]) -> list[Outgoing]:
-        try:
-            message = self.composer.message(name)
-        except HubError as error:
-            for each in claimed:
-                self._reject(each, str(error))
-            return []
-        ids = [each.contact_id for each in claimed]
-        people = await self._reading.do(
-            partial(ledger.people, ids=ids, fields=message.fields, deals=message.needs_deals), attempts=5
-        )
-        now = self.clock.now()
-        found: list[Outgoing] = []
-        for each in claimed:
-            try:
-                contact, deals = people[each.contact_id]
-                mail = message.render(Recipient(each.id, each.email, contact, deals), now=now)
-            except UNCOMPOSABLE as error:
-                self._reject(each, why_not(error))
-            else:
-                offer = Offer(each.id, mail.return_path, each.email, mail.content)
-                found.append(Outgoing(each, mail.subject, offer))
         return found
 
     def _reject(self, claimed: Claimed, reason: str) -> None:
