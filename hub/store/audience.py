@@ -121,8 +121,10 @@ def _blank(name: str) -> str:
     value, text = _value(name)
     if not text:
         return f"{value} IS NULL"
-    blanks = "('')" if name in CONTACT_FIELDS else "('', '[]')"
-    return rf"coalesce(btrim({value}, E' \t\r\n\f\v'), '') IN {blanks}"
+    empty = rf"coalesce(btrim({value}, E' \t\r\n\f\v'), '') = ''"
+    if name in CONTACT_FIELDS:
+        return empty
+    return f"({empty} OR {value.replace('->>', '->')} = '[]'::jsonb)"
 
 
 def _bytes(name: str) -> str:

@@ -107,13 +107,14 @@ def people(count: int, seed: int) -> list[dict[str, Any]]:
     some = chance.choice
     return [
         {
-            "first_name": some([None, "", "Bob", " "]), "company": some([None, "Bobs", "\t\n"]), "city": some([None, "Wien"]),
+            "first_name": some([None, "", "Bob", " ", "\u00a0", "[]"]),
+            "company": some([None, "Bobs", "\t\n"]), "city": some([None, "Wien"]),
             "language": some([None, "", "de", "de-AT", "fr", "FR_ca", "it"]),
             "created_at": some([None, "2026-01-01T00:00:00+00:00"]), "deals": some([[], [], ["One"], ["One", "Two"]]),
             "fields": {
                 **some([{}, {"score": None}, {"score": 5}, {"score": 0}, {"score": "x"}]),
                 **some([{}, {"tags": []}, {"tags": ["a", "b"]}, {"tags": None}]),
-                **some([{}, {"it's": ""}, {"it's": "so"}]),
+                **some([{}, {"it's": ""}, {"it's": "so"}, {"it's": "[]"}, {"it's": {}}, {"it's": False}]),
             },
         }
         for _ in range(count)

@@ -144,7 +144,7 @@ def test_what_cannot_be_composed_says_why_and_quotes_nothing(tmp_path: Path) -> 
         match=r"message hello cannot be composed for this contact: TypeError: can only concatenate str .*; let the",
     ):
         seen(made, city="Wien")
-    with pytest.raises(ConfigError, match="cannot stand in a mail; correct it in the CRM$"):
+    with pytest.raises(ConfigError, match=r"cannot stand in a mail; correct it in the CRM$"):
         preview(message(tmp_path), Recipient(0, "b b@example.com", {}, []), now=NOW)
 
 
