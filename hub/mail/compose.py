@@ -264,7 +264,7 @@ class Message:
         local, _, domain = self._return_path
         unsubscribe = f"List-Unsubscribe: <{unsubscribe_url}>\r\n" if self.marketing else ""
         own = b"To: %b\r\nSubject: %b\r\n%bMessage-ID: %b\r\n%b" % (
-            _mailbox(to.email), header_text(subject), _date(now), message_id.encode(), unsubscribe.encode()
+            _mailbox(to.email), header_text(subject), _date(now.replace(microsecond=0)), message_id.encode(), unsubscribe.encode()
         )  # fmt: skip
         content = b"".join(
             [
