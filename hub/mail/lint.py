@@ -192,9 +192,15 @@ def rough_size(html: str) -> int:
 
 
 def dead_defaults(source: str) -> Iterator[tuple[str, int]]:
-    """(field, line) of each `contact.field | default(...)`, which leaves a blank as it is."""
-    for node in template.HTML.parse(source).find_all(nodes.Filter):
-        if node.name in ("default", "d") and node.node is not None:
+    """(field, line) of each `contact.field | default(...)`, which leaves a blank as it is, without an `or` behind it."""
+    tree = template.HTML.parse(source)
+    followed = {
+        id(node)
+        for either in tree.find_all(nodes.Or)
+        for node in (either.left, *either.left.find_all(nodes.Filter))
+    }
+    for node in tree.find_all(nodes.Filter):
+        if node.name in ("default", "d") and node.node is not None and id(node) not in followed:
             field = fields.field_of(node.node)
             if field is not None and not fields.replaces_blanks(node):
                 yield field, node.lineno

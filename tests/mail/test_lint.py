@@ -97,3 +97,17 @@ def test_nothing_makes_it_fail() -> None:
 
 def test_the_size_of_what_is_there_anyway() -> None:
     assert lint.rough_size("<p>ü{{ contact.city }}{% if x %}</p>") == len("<p>ü</p>".encode())
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        ("{{ contact.city | default('town') }}", [("city", 1)]),
+        ("x\n{% if contact['city'] | d('') %}x{% endif %}", [("city", 2)]),
+        ("{{ contact.city | default('town', true) }}{{ contact.city | d('town', boolean=true) }}", []),
+        ("{{ contact.city | default('') or 'town' }}", []),
+        ("{{ deals[0] | default('none') }}", []),
+    ],
+)
+def test_defaults_that_leave_a_blank_as_it_is(source: str, found: list[tuple[str, int]]) -> None:
+    assert list(lint.dead_defaults(source)) == found
