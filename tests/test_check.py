@@ -298,6 +298,10 @@ EXPECTED: dict[str, list[tuple[str, str]]] = {
         ("63-filters-and-tests.yaml:15:32", "there is no test 'empty'; see the tests of Jinja"),
         ("63-filters-and-tests.yaml:16:25", "there is no filter 'truncat'; did you mean 'truncate'?"),
         ("63-filters-and-tests.yaml:16:38", "there is no filter 'zzz'; see the filters of Jinja"),
+        (
+            "63-filters-and-tests.yaml:17:10",
+            "a template cannot take in others: {% include %}; write here what it should hold",
+        ),
     ],
     "64-set-what-is-only-pulled": [
         (

@@ -124,6 +124,9 @@ class Checker:
             close = nearest(name, known)
             fix = close if close.startswith("did you mean") else f"see the {what}s of Jinja"
             self.problems.append(Problem(place(line, column), f"there is no {what} {name!r}", fix))
+        for tag, line, column in template.others(source):
+            what = f"a template cannot take in others: {{% {tag} %}}"
+            self.problems.append(Problem(place(line, column), what, "write here what it should hold"))
         for name, line in lint.dead_defaults(source):
             what = f"default(...) leaves a blank {name} as it is"
             self.hints.append(Problem(place(line, 1), what, f"write {{{{ contact.{name} or '...' }}}}"))

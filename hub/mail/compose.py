@@ -79,8 +79,19 @@ class Composer:
             section = self.settings.messages.get(name)
             if section is None:
                 raise ConfigError(f"there is no message {name!r}", "define it under messages in hub.yaml")
-            self._messages[name] = Message(name, section, self)
+            self._messages[name] = self._compiled(name, section)
         return self._messages[name]
+
+    def _compiled(self, name: str, section: MessageSection) -> Message:
+        if section.purpose not in self.settings.purposes:
+            what = f"message {name} is of the purpose {section.purpose!r}, which there is not"
+            raise ConfigError(what, "define it under purposes in hub.yaml")
+        if (section.template is None) == (section.html is None):
+            raise ConfigError(f"message {name} has not just one of template and html", "give one of them")
+        try:
+            return Message(name, section, self)
+        except TemplateSyntaxError as error:
+            raise template.mistake(error) from None
 
 
 class Message:
@@ -149,9 +160,10 @@ class Message:
             mjml = file.suffix == ".mjml"
             try:
                 source = file.read_text(encoding="utf-8")
-            except OSError as error:
+            except (OSError, UnicodeDecodeError) as error:
+                words = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
                 raise ConfigError(
-                    f"cannot be read: {error.strerror}", "check the message's template", str(file)
+                    f"cannot be read: {words}", "check the message's template", str(file)
                 ) from None
         html = parts.with_images(template.as_html(source or "", mjml=mjml), self._content_ids)
         postal_address = self.composer.settings.sender.postal_address

@@ -107,6 +107,18 @@ def unknown_functions(source: str) -> list[tuple[str, str, int, int]]:
     return [(kind, name, line, _column(source, name, line)) for line, kind, name in sorted(found)]
 
 
+def others(source: str) -> list[tuple[str, int, int]]:
+    """(tag, line, column) of each that would take in another template: there is none to take."""
+    kinds = {
+        nodes.Extends: "extends",
+        nodes.Include: "include",
+        nodes.Import: "import",
+        nodes.FromImport: "from",
+    }
+    found = {(node.lineno, kinds[type(node)]) for node in HTML.parse(source).find_all(tuple(kinds))}
+    return [(tag, line, _column(source, tag, line)) for line, tag in sorted(found)]
+
+
 def _constant(node: nodes.Expr) -> str | None:
     return str(node.value) if isinstance(node, nodes.Const) else None
 
