@@ -100,9 +100,8 @@ class Traffic:
             way.begin()
             state = states.get(name, relays.State(name))
             way.breaker.adopt(state)
-            if way.pipelining == self._noted_pipelining.get(
-                name
-            ):  # nothing new was found that is not told yet
+            # What was found and could not be told yet is kept.
+            if way.pipelining == self._noted_pipelining.get(name):
                 way.pipelining = self._noted_pipelining[name] = self._remembered(state)
             self._hear_forgotten(way, state)
             self._hear_slowed(way, {row.receiver: row for row in slowed if row.relay == name})
