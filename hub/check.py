@@ -17,18 +17,18 @@ from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
+from hub import lists
 from hub import mapping as mappings
 from hub.config.countries import COUNTRIES
 from hub.config.loading import Config, nearest, read, shape_problems
-from hub.config.settings import LanguageSection, MessageSection, Send, SetFields, Step, When
+from hub.config.settings import LanguageSection, ListSection, MessageSection, Send, SetFields, Step, When
 from hub.document import At, Problem, Problems
 from hub.document import load as load_document
 from hub.errors import ConfigError, RuleError
-from hub.lists import in_order
 from hub.mail import dkim, parts, template, utm
 from hub.mail.providers import PROVIDERS, receiver_of
 from hub.mail.routing import in_orders, serves
-from hub.rules import Catalog, parse
+from hub.rules import Catalog
 from hub.rules import problems as rule_problems
 from hub.sdk import registry
 
@@ -140,7 +140,7 @@ class _Checker:
 
     def _catalog(self) -> Catalog:
         """All fields of all mappings; a mapping's own mistakes are told here."""
-        fields = dict(Catalog().contact_fields)
+        fields, deal_fields = dict(Catalog().contact_fields), dict(Catalog().deal_fields)
         kinds = registry.connectors()
         self.all_fields_known = set(self.settings.connections) == self._names("connections")
         for name, section in self.settings.connections.items():
@@ -163,12 +163,16 @@ class _Checker:
                     except Problems as error:
                         self.found += error.problems
             try:
-                fields.update(mappings.build([d for d in documents if d], kind.known_fields).contact_fields)
+                built = mappings.build([d for d in documents if d], kind.known_fields)
+                fields.update(built.contact_fields)
+                deal_fields.update(built.deal_fields)
             except Problems as error:
                 self.all_fields_known = False
                 self.found += error.problems
-        names = (frozenset(self._names(section)) for section in ("lists", "messages", "purposes"))
-        return Catalog(fields, *names)
+        lists, messages, purposes, connections = (
+            frozenset(self._names(section)) for section in ("lists", "messages", "purposes", "connections")
+        )
+        return Catalog(fields, lists, messages, purposes, connections=connections, deal_fields=deal_fields)
 
     # --- rules ------------------------------------------------------------------------------------------
 
@@ -183,15 +187,28 @@ class _Checker:
 
     def _lists(self) -> None:
         sound = {
-            name: parse(section.where, self.catalog)
+            name: lists.compiled(name, section, self.catalog)
             for name, section in self.settings.lists.items()
-            if self._rule(("lists", name, "where"), section.where)
+            if self._list(name, section)
         }
         try:
-            in_order(sound)
+            lists.in_order(sound)
         except RuleError as error:
             name = error.what.rsplit(" -> ", 1)[-1]
-            self._wrong(("lists", name, "where"), error.what, error.fix)
+            where = "exclude" if self.settings.lists[name].where is None else "where"
+            self._wrong(("lists", name, where), error.what, error.fix)
+
+    def _list(self, name: str, section: ListSection) -> bool:
+        at: At = ("lists", name)
+        known = [
+            self._known((*at, "exclude", number), "list", each, self._names("lists"))
+            for number, each in enumerate(section.exclude)
+        ]
+        if section.static == (section.where is not None):
+            what = "has both where and static" if section.static else "has neither where nor static"
+            self._wrong(at, f"list {name} {what}", "give one of them", key=True)
+            return False
+        return all(known) and (section.where is None or self._rule((*at, "where"), section.where))
 
     # --- messages and funnels -----------------------------------------------------------------------------
 

@@ -116,11 +116,15 @@ class Runtime:
     @cached_property
     def catalog(self) -> Catalog:
         """What rules may name. Fields are those of all mappings together."""
-        fields = dict(Catalog().contact_fields)
+        fields, deal_fields = dict(Catalog().contact_fields), dict(Catalog().deal_fields)
         for name in self.settings.connections:
             fields.update(self.mapping(name).contact_fields)
+            deal_fields.update(self.mapping(name).deal_fields)
         s = self.settings
-        return Catalog(fields, frozenset(s.lists), frozenset(s.messages), frozenset(s.purposes))
+        return Catalog(
+            fields, frozenset(s.lists), frozenset(s.messages), frozenset(s.purposes),
+            connections=frozenset(s.connections), deal_fields=deal_fields,
+        )  # fmt: skip
 
     @property
     def purposes(self) -> dict[str, bool]:

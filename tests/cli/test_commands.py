@@ -219,22 +219,6 @@ def test_plan_without_the_vendor_says_so(hub: Hub) -> None:
 # --- asking -------------------------------------------------------------------------------------------------------
 
 
-def test_lists(hub: Hub) -> None:
-    hub.json("sync")
-    (one,) = hub.json("lists")
-    assert (one["name"], one["members"], one["rule"]) == ("berlin", 2, "city = 'Berlin'")
-    changes = hub.json("lists", "berlin")
-    assert {(c["email"], c["change"]) for c in changes} == {
-        ("p0@example.com", "joined"),
-        ("p1@example.com", "joined"),
-    }
-    (why,) = hub.json("lists", "berlin", "P2@example.com")
-    assert (why["condition"], why["holds"], why["value"]) == ("city = 'Berlin'", False, "city is 'Wien'")
-    assert hub.json("lists", "berlin", "nobody@example.com") == []
-    for arguments in ((), ("berlin",), ("berlin", "p0@example.com"), ("berlin", "nobody@example.com")):
-        assert hub("lists", *arguments).exit_code == 0
-
-
 def test_funnels_contact_and_runs(hub: Hub) -> None:
     assert hub.json("funnels") == []
     assert "nobody has entered" in hub("funnels").stdout
