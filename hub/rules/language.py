@@ -154,7 +154,9 @@ class _Writer:
         if isinstance(node, exp.Not):
             # A blank is neither true nor false in SQL; people mean "not so", so NOT of a blank is true.
             sql, shape = self._truth(node.this, depth + 1)
-            return f"NOT coalesce({sql}, false)", Shape("not", (shape,))
+            # A function is never unknown, and PostgreSQL joins a bare NOT EXISTS.
+            known = isinstance(node.this, exp.Anonymous)
+            return f"NOT {sql}" if known else f"NOT coalesce({sql}, false)", Shape("not", (shape,))
         return self._condition(node, depth)
 
     def _condition(self, node: exp.Expr, depth: int) -> tuple[str, Shape]:
