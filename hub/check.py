@@ -28,9 +28,10 @@ from hub.errors import ConfigError, RuleError
 from hub.mail import dkim, parts, template, utm
 from hub.mail.providers import PROVIDERS, receiver_of
 from hub.mail.routing import in_orders, serves
-from hub.rules import Catalog
+from hub.rules import Catalog, Rule, parse
 from hub.rules import problems as rule_problems
 from hub.sdk import registry
+from hub.store.database import Connection
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -53,6 +54,26 @@ def check(path: Path, environ: Mapping[str, str]) -> Report:
     if config is not None:
         problems = problems + _Checker(config).all()
     return Report(sorted(set(problems)), config)
+
+
+async def doubts(conn: Connection, config: Config) -> list[Problem]:
+    """Rules of a configuration without mistakes that match nothing of what was read: stages and segments."""
+    checker = _Checker(config)
+    checker.all()
+    rules: dict[At, Rule] = {
+        ("lists", name, "where"): lists.compiled(name, section, checker.catalog)
+        for name, section in config.settings.lists.items()
+        if section.where is not None
+    } | {
+        ("funnels", name, "leave", "when"): parse(section.leave.when, checker.catalog)
+        for name, section in config.settings.funnels.items()
+        if section.leave
+    }
+    return [
+        Problem(config.document.inside(at, doubt.line, doubt.column), doubt.what, doubt.fix)
+        for at, rule in rules.items()
+        for doubt in await lists.doubts(conn, rule)
+    ]
 
 
 class _Checker:

@@ -125,10 +125,12 @@ async def of_state(conn: AsyncConnection[Any], contact_id: int) -> list[dict[str
     )  # fmt: skip
 
 
-async def stages(conn: AsyncConnection[Any]) -> set[str]:
-    """Stages that live deals of any connection are or were last seen in, in lower case."""
-    cursor = await conn.execute("SELECT DISTINCT lower(stage) FROM deal WHERE stage IS NOT NULL")
-    return {row[0] for row in await cursor.fetchall()}
+async def stages(conn: AsyncConnection[Any]) -> set[tuple[str, str]]:
+    """(stage, pipeline) of deals that were read, both in lower case."""
+    cursor = await conn.execute(
+        "SELECT DISTINCT lower(stage), coalesce(lower(pipeline), '') FROM deal WHERE stage IS NOT NULL"
+    )
+    return set(await cursor.fetchall())
 
 
 async def _rows(conn: AsyncConnection[Any], query: str, **values: Any) -> list[dict[str, Any]]:

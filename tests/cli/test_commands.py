@@ -290,8 +290,8 @@ def test_replay_queues_dead_letters_again(hub: Hub) -> None:
 
 ERRORS: list[tuple[list[str], str]] = [
     (["sync", "nobody"], "nothing is synced with 'nobody'; hub.yaml syncs crm"),
-    (["lists", "berlni"], "there is no list 'berlni'; hub.yaml has berlin"),
-    (["lists", "berlni", "p0@example.com"], "there is no list 'berlni'"),
+    (["lists", "show", "berlni"], "there is no list 'berlni'; hub.yaml has berlin"),
+    (["lists", "why", "berlni", "p0@example.com"], "there is no list 'berlni'"),
     (
         ["contact", "nobody@example.com"],
         "no contact has the address nobody@example.com; check the spelling",
@@ -329,7 +329,7 @@ def test_a_hub_yaml_that_is_missing_or_wrong(hub: Hub) -> None:
 
 def test_a_rule_that_is_wrong_is_told_by_every_command_that_needs_it(hub: Hub) -> None:
     hub.config.write_text(hub.config.read_text().replace("city = 'Berlin'", "citi = 'Berlin'"))
-    for arguments in (["plan"], ["lists", "berlin", "p0@example.com"]):
+    for arguments in (["plan"], ["lists", "why", "berlin", "p0@example.com"]):
         done = hub(*arguments)
         assert done.exit_code == 1
         assert (

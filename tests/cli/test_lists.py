@@ -163,3 +163,27 @@ def test_verify(hub: Hub) -> None:
     assert "1 rows differed" in done.stdout
     assert "list berlin: belongs on it and was not" in " ".join(done.stdout.replace("│", " ").split())
     assert hub("lists", "verify").exit_code == 0
+
+
+def test_check_doubts_stages_that_no_deal_is_in(hub: Hub) -> None:
+    assert hub.json("check") == []  # no deal was read: nothing is known
+    hub.rows(
+        """INSERT INTO deal (connection, external_id, stage, pipeline, changed_at)
+           VALUES ('crm', '1', 'closed won', 'sales', now()), ('crm', '2', 'open', 'support', now())"""
+    )
+    (doubt,) = hub.json("check")
+    assert (doubt["what"], doubt["warning"]) == ("no deal that was read is in stage 'won'", True)
+    line = hub.config.read_text().splitlines()[doubt["line"] - 1]
+    assert line[doubt["column"] - 1 :].startswith("'won'")
+    text = hub("check")
+    assert text.exit_code == 0
+    assert "no deal that was read is in stage 'won'; known are closed won, open (warning)" in text.stdout
+    hub.config.write_text(hub.config.read_text().replace("stage => 'won'", "'Open', pipeline => 'Sales'"))
+    assert hub.json("check")[0]["what"] == "no deal of pipeline 'sales' that was read is in stage 'Open'"
+    hub.config.write_text(hub.config.read_text().replace("pipeline => 'Sales'", "pipeline => 'Support'"))
+    assert hub.json("check") == []
+    hub.rows(
+        "INSERT INTO segment (connection, external_id, name, changed_at) VALUES ('crm', '1', 'Partners', now())"
+    )
+    hub.config.write_text(hub.config.read_text().replace("city = 'Berlin' OR", "in_segment('Partner') OR"))
+    assert hub.json("check")[0]["fix"] == "did you mean 'Partners'?"
