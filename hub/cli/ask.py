@@ -27,7 +27,7 @@ def _plan_tables(found: dict[str, Any]) -> None:
         click.echo(f"could not be read: {problem}", err=True)
     columns = {
         "list": "list", "size": "size", "joined": "would join", "left": "would leave", "samples": "for example",
-        "waits_for": "waits for",
+        "waits_for": "waits for", "problem": "",
     }  # fmt: skip
     print_table("Lists", columns, found["lists"], empty="none are configured")
     columns = {

@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -56,7 +56,7 @@ class Plan:
     rounds: int
 
 
-FULL = Plan(1_000_000, 300_000, 1_000, 9)
+FULL = Plan(1_000_000, 300_000, 1_000, 7)
 QUICK = Plan(60_000, 18_000, 300, 3)
 
 
@@ -238,10 +238,16 @@ def main() -> int:
         "--quick", action="store_true", help="fewer contacts and rounds: it works, but says little"
     )
     parser.add_argument("--rounds", type=int, metavar="N", help="so many rounds")
+    parser.add_argument(
+        "--contacts", type=int, metavar="N", help="so many contacts, and three deals for ten of them"
+    )
     given = parser.parse_args()
     plan = QUICK if given.quick else FULL
     if given.rounds:
-        plan = Plan(plan.contacts, plan.deals, plan.changed, given.rounds)
+        plan = replace(plan, rounds=given.rounds)
+    if given.contacts:
+        count = given.contacts
+        plan = replace(plan, contacts=count, deals=count * 3 // 10, changed=min(plan.changed, count // 10))
     # Whoever ends the bench ends its server, too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     said = Said()

@@ -139,11 +139,11 @@ async def test_the_night_proves_the_lists_and_puts_right_what_drifted(rig: Rig) 
 async def test_a_rule_that_takes_too_long_stops_no_other_list(
     town: Town, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(refresh, "EVALUATION_SECONDS", 0.2)
+    monkeypatch.setattr(refresh, "EVALUATION_SECONDS", 0.1)
     await town.settle("ann", "bob")
-    await town.all("UPDATE contact SET company = repeat('a', 5000000) WHERE first_name = 'ann'")
+    await town.all("UPDATE contact SET company = repeat('a', 1000000) WHERE first_name = 'ann'")
     given = sections(
-        bomb=" OR ".join(f"company ILIKE '%x{n}%'" for n in range(300)),
+        bomb=" OR ".join(f"company ILIKE '%x{n}%'" for n in range(100)),
         uses="NOT in_list('bomb')",
         berlin="city = 'Berlin'",
         late="in_list('uses')",
@@ -154,7 +154,7 @@ async def test_a_rule_that_takes_too_long_stops_no_other_list(
         return {one.name: one for one in done}
 
     done = await bring()
-    assert done["bomb"].problem == "its rule took longer than 0.2 s"
+    assert done["bomb"].problem == "its rule took longer than 0.1 s"
     assert done["uses"].problem == "it uses bomb, which could not be evaluated"
     assert done["late"].problem == "it uses uses, which could not be evaluated"
     assert done["berlin"] == Refreshed("berlin", 2, 2, 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Any
@@ -292,7 +293,7 @@ async def played(url: str, steps: list[list[tuple[Any, ...]]]) -> set[str]:
 
 
 @settings(
-    max_examples=12, deadline=None, suppress_health_check=list(HealthCheck), database=None, phases=[Phase.generate]
+    max_examples=10, deadline=None, suppress_health_check=list(HealthCheck), database=None, phases=[Phase.generate]
 )  # fmt: skip
 @given(steps=STEPS)
 def test_increments_equal_the_whole(url: str, steps: list[list[tuple[Any, ...]]]) -> None:
@@ -302,3 +303,41 @@ def test_increments_equal_the_whole(url: str, steps: list[list[tuple[Any, ...]]]
 def test_every_list_moves_and_time_alone_moves_them(url: str) -> None:
     steps: list[list[tuple[Any, ...]]] = [[("time", 60)] for _ in range(60)]
     assert asyncio.run(played(url, steps)) == set(RULES)
+
+
+def test_changes_that_are_committed_while_lists_are_refreshed_are_not_lost(url: str) -> None:
+    """Writers commit at any moment, out of order and late; two processes refresh. In the end every list is right."""
+    chance = random.Random(7)
+    busy = True
+
+    async def write(world: World, number: int) -> None:
+        for _ in range(25):
+            id, city = chance.choice(PEOPLE), chance.choice(CITIES)
+            async with world.db.transaction() as conn:
+                await conn.execute("UPDATE contact SET city = %s WHERE id = %s", [city, id])
+                for _ in range(chance.randrange(4)):  # a transaction that begins early may commit late
+                    await conn.execute("SELECT pg_sleep(0.005)")
+            await world.on_deal(number, chance.choice(STAGES), 500, None, None)
+            await world.on_link(number, {chance.choice(PEOPLE)})
+            await world.on_event(id, "opened", "welcome", chance.randrange(60))
+
+    async def keep_fresh(db: Database, clock: ManualClock) -> None:
+        while busy:
+            done = await refresh_all(db, clock, SECTIONS, CATALOG, {})
+            assert not any(one.problem for one in done)
+
+    async def play() -> None:
+        nonlocal busy
+        clock = ManualClock()
+        async with Database(url, size=6) as db, Database(url, size=2) as other:
+            world = World(db, clock)
+            await world.empty()
+            await refresh_all(db, clock, SECTIONS, CATALOG, {})
+            refreshing = [asyncio.ensure_future(keep_fresh(each, clock)) for each in (db, other)]
+            await asyncio.gather(*(write(world, number) for number in (1, 2, 3)))
+            busy = False
+            await asyncio.gather(*refreshing)
+            await world.refresh()
+            assert await world.execute("SELECT count(*) FROM list_touch") == [(0,)]
+
+    asyncio.run(play())

@@ -6,7 +6,8 @@
 CREATE TABLE list_touch (
     contact_id bigint NOT NULL,
     what text NOT NULL
-);
+)
+    WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 10000); -- it is emptied every few seconds
 
 ALTER TABLE list
     ADD COLUMN fingerprint text NOT NULL DEFAULT '', -- of the compiled rule
