@@ -35,7 +35,7 @@ Writer = Callable[[Mapping[str, Any], Values], str]
 
 @dataclass(frozen=True)
 class Argument:
-    """`kind` is text, number, whole (a number from 1), duration, time, or condition (about the deal, without a name).
+    """`kind` is text, number, whole number (from 1), duration, time, or condition (about the deal, without a name).
 
     `names` says what a text must name: list, message, purpose, segment or connection.
     """
@@ -147,7 +147,7 @@ def _mail(kind: str, help: str) -> Function:
 
     arguments = {
         "message": Argument(names="message"), "within": Argument("duration"), "after": Argument("time"),
-        "before": Argument("time"), "times": Argument("whole"),
+        "before": Argument("time"), "times": Argument("whole number"),
     }  # fmt: skip
     return Function(arguments, _event(kind), help, "message", lambda given: f"event:{kind}", turns)
 
