@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from hub import __version__
-from hub.cli import ask, campaigns, deliver, lists, operate, relays, setup
+from hub.cli import ask, campaigns, decide, deliver, lists, operate, preview, relays, setup
 from hub.cli.place import Place
 from hub.errors import HubError
 
@@ -60,7 +60,9 @@ for command in (
     *operate.COMMANDS,
     *ask.COMMANDS,
     *lists.COMMANDS,
+    *preview.COMMANDS,
     *campaigns.COMMANDS,
+    *decide.COMMANDS,
     *deliver.COMMANDS,
     *relays.COMMANDS,
 ):

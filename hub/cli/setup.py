@@ -51,21 +51,25 @@ def schema() -> None:
 def check(place: Place) -> None:
     """Find every mistake in hub.yaml, its mappings and its templates at once, offline.
 
+    Hints are printed too; only mistakes make it end with status 1.
     Where the database is at hand (it runs, or HUB_DATABASE_URL names it), a rule that matches no stage or segment of what was
-    read gets a warning; that is no mistake, since they may come.
+    read gets a hint.
     """
     from hub.check import check as find
 
     report = find(place.config, dict(os.environ))
-    warnings = [] if report.problems or report.config is None else _doubts(place, report.config)
+    hints = list(report.hints)
+    if not report.problems and report.config is not None:
+        hints += _doubts(place, report.config)
     if place.as_json:
-        told = [p.as_dict() for p in report.problems] + [{**p.as_dict(), "warning": True} for p in warnings]
-        click.echo(json.dumps(told, indent=2))
+        found = [{**p.as_dict(), "severity": "mistake"} for p in report.problems]
+        found += [{**p.as_dict(), "severity": "hint"} for p in hints]
+        click.echo(json.dumps(found, indent=2))
     else:
         for problem in report.problems:
             click.echo(str(problem))
-        for problem in warnings:
-            click.echo(f"{problem} (warning)")
+        for hint in hints:
+            click.echo(f"{hint} (a hint)")
         if not report.problems:
             click.echo(f"{place.config}: no mistakes found")
     sys.exit(1 if report.problems else 0)

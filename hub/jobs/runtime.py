@@ -8,7 +8,7 @@ import hashlib
 import os
 import secrets
 import socket
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -115,16 +115,8 @@ class Runtime:
 
     @cached_property
     def catalog(self) -> Catalog:
-        """What rules may name. Fields are those of all mappings together."""
-        fields, deal_fields = dict(Catalog().contact_fields), dict(Catalog().deal_fields)
-        for name in self.settings.connections:
-            fields.update(self.mapping(name).contact_fields)
-            deal_fields.update(self.mapping(name).deal_fields)
-        s = self.settings
-        return Catalog(
-            fields, frozenset(s.lists), frozenset(s.messages), frozenset(s.purposes),
-            connections=frozenset(s.connections), deal_fields=deal_fields,
-        )  # fmt: skip
+        """What rules and templates may name."""
+        return catalog_of(self.settings, self.mapping)
 
     @property
     def purposes(self) -> dict[str, bool]:
@@ -195,11 +187,7 @@ class Runtime:
     def mapping(self, name: str) -> mappings.Mapping:
         """A connection's mapping: the shipped one, extended by the admin's own file."""
         if name not in self._mappings:
-            section = self.settings.connections[name]
-            documents = [mappings.shipped(section.connector, registry.module(section.connector))]
-            if section.mapping:
-                documents.append(load_document(self.config.base_dir / section.mapping))
-            self._mappings[name] = mappings.build([d for d in documents if d is not None])
+            self._mappings[name] = mapping_of(self.config, name)
         return self._mappings[name]
 
     async def close(self) -> None:
@@ -208,6 +196,28 @@ class Runtime:
         for connector in self._connectors.values():
             await connector.http.close()
         await self.bell.close()
+
+
+def mapping_of(config: Config, name: str) -> mappings.Mapping:
+    """A connection's mapping, offline."""
+    section = config.settings.connections[name]
+    documents = [mappings.shipped(section.connector, registry.module(section.connector))]
+    if section.mapping:
+        documents.append(load_document(config.base_dir / section.mapping))
+    return mappings.build([d for d in documents if d is not None])
+
+
+def catalog_of(settings: Settings, mapping: Callable[[str], mappings.Mapping]) -> Catalog:
+    """What rules and templates may name. Fields are those of all mappings together."""
+    fields, deal_fields = dict(Catalog().contact_fields), dict(Catalog().deal_fields)
+    for name in settings.connections:
+        fields.update(mapping(name).contact_fields)
+        deal_fields.update(mapping(name).deal_fields)
+    lists, messages, purposes = (
+        frozenset(section) for section in (settings.lists, settings.messages, settings.purposes)
+    )
+    connections = frozenset(settings.connections)
+    return Catalog(fields, lists, messages, purposes, connections=connections, deal_fields=deal_fields)
 
 
 @asynccontextmanager

@@ -172,12 +172,12 @@ def test_check_doubts_stages_that_no_deal_is_in(hub: Hub) -> None:
            VALUES ('crm', '1', 'closed won', 'sales', now()), ('crm', '2', 'open', 'support', now())"""
     )
     (doubt,) = hub.json("check")
-    assert (doubt["what"], doubt["warning"]) == ("no deal that was read is in stage 'won'", True)
+    assert (doubt["what"], doubt["severity"]) == ("no deal that was read is in stage 'won'", "hint")
     line = hub.config.read_text().splitlines()[doubt["line"] - 1]
     assert line[doubt["column"] - 1 :].startswith("'won'")
     text = hub("check")
     assert text.exit_code == 0
-    assert "no deal that was read is in stage 'won'; known are closed won, open (warning)" in text.stdout
+    assert "no deal that was read is in stage 'won'; known are closed won, open (a hint)" in text.stdout
     hub.config.write_text(hub.config.read_text().replace("stage => 'won'", "'Open', pipeline => 'Sales'"))
     assert hub.json("check")[0]["what"] == "no deal of pipeline 'sales' that was read is in stage 'Open'"
     hub.config.write_text(hub.config.read_text().replace("pipeline => 'Sales'", "pipeline => 'Support'"))
