@@ -32,7 +32,7 @@ def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
         text=True,
         check=False,
         env=environ,
-        timeout=120,
+        timeout=170,
     )
 
 
@@ -69,6 +69,22 @@ def test_ratios_follow_from_the_rows(sent: dict[str, Any]) -> None:
     assert sent["ratios"]["latency_vs_aiosmtplib"] == pytest.approx(shown, abs=0.001)
     assert sent["ratios"]["peak_mb"] == rows["memory"]["peak_mb"] > 0
     assert sent["ratios"]["vs_nodemailer"] is None
+
+
+def test_a_bench_of_lists_holds_increments_against_the_whole_and_ends_with_one_object() -> None:
+    done = bench("lists", "--quick", "--json", "--rounds", "1", "--contacts", "3000")
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert told["bench"] == "lists"
+    rows = {row["name"]: row for row in told["rows"]}
+    assert {"small-select", "large-rebuild", "large-preview", "50-changed", "50-rebuild"} <= set(rows)
+    assert rows["large-rebuild"]["members"] > rows["small-rebuild"]["members"] > 0
+    assert all(row["ms"] > 0 for row in rows.values())
+    shown = rows["50-changed"]["ms"] / rows["50-rebuild"]["ms"]
+    assert told["ratios"]["incremental_vs_rebuild"] == pytest.approx(shown, abs=0.001)
+    assert set(told["ratios"]) == {
+        "small_rebuild_vs_select", "large_rebuild_vs_select", "incremental_vs_rebuild", "preview_vs_select",
+    }  # fmt: skip
 
 
 def test_without_a_name_the_benches_are_listed_and_an_unknown_one_is_refused() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from hub import __version__
-from hub.cli import ask, campaigns, decide, deliver, operate, preview, relays, setup
+from hub.cli import ask, campaigns, decide, deliver, lists, operate, preview, relays, setup
 from hub.cli.place import Place
 from hub.errors import HubError
 
@@ -59,6 +59,7 @@ for command in (
     *setup.COMMANDS,
     *operate.COMMANDS,
     *ask.COMMANDS,
+    *lists.COMMANDS,
     *preview.COMMANDS,
     *campaigns.COMMANDS,
     *decide.COMMANDS,

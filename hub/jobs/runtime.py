@@ -209,11 +209,15 @@ def mapping_of(config: Config, name: str) -> mappings.Mapping:
 
 def catalog_of(settings: Settings, mapping: Callable[[str], mappings.Mapping]) -> Catalog:
     """What rules and templates may name. Fields are those of all mappings together."""
-    fields = dict(Catalog().contact_fields)
+    fields, deal_fields = dict(Catalog().contact_fields), dict(Catalog().deal_fields)
     for name in settings.connections:
         fields.update(mapping(name).contact_fields)
-    names = (frozenset(section) for section in (settings.lists, settings.messages, settings.purposes))
-    return Catalog(fields, *names)
+        deal_fields.update(mapping(name).deal_fields)
+    lists, messages, purposes = (
+        frozenset(section) for section in (settings.lists, settings.messages, settings.purposes)
+    )
+    connections = frozenset(settings.connections)
+    return Catalog(fields, lists, messages, purposes, connections=connections, deal_fields=deal_fields)
 
 
 @asynccontextmanager
