@@ -143,6 +143,7 @@ class _Checker:
         fields = dict(Catalog().contact_fields)
         kinds = registry.connectors()
         self.all_fields_known = set(self.settings.connections) == self._names("connections")
+        built: dict[str, mappings.Mapping] = {}
         for name, section in self.settings.connections.items():
             kind = kinds.get(section.connector)
             if kind is None:
@@ -163,10 +164,19 @@ class _Checker:
                     except Problems as error:
                         self.found += error.problems
             try:
-                fields.update(mappings.build([d for d in documents if d], kind.known_fields).contact_fields)
+                built[name] = mappings.build([d for d in documents if d], kind.known_fields)
+                fields.update(built[name].contact_fields)
             except Problems as error:
                 self.all_fields_known = False
                 self.found += error.problems
+        if self.all_fields_known:
+            self.found += mappings.conflicts(built)
+        for name, mapping in built.items():
+            for hint in mapping.match:
+                if hint.of:
+                    self._known(
+                        ("connections", name, "mapping"), "connection", hint.of, self._names("connections")
+                    )
         names = (frozenset(self._names(section)) for section in ("lists", "messages", "purposes"))
         return Catalog(fields, *names)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from hub import __version__
-from hub.cli import ask, campaigns, deliver, operate, relays, setup
+from hub.cli import ask, campaigns, deliver, mapping, operate, relays, setup
 from hub.cli.place import Place
 from hub.errors import HubError
 
@@ -59,6 +59,7 @@ for command in (
     *setup.COMMANDS,
     *operate.COMMANDS,
     *ask.COMMANDS,
+    *mapping.COMMANDS,
     *campaigns.COMMANDS,
     *deliver.COMMANDS,
     *relays.COMMANDS,

@@ -189,14 +189,17 @@ class Runtime:
         return self._connectors[name, pulling]
 
     def mapping(self, name: str) -> mappings.Mapping:
-        """A connection's mapping: the shipped one, extended by the admin's own file."""
-        if name not in self._mappings:
-            section = self.settings.connections[name]
-            documents = [mappings.shipped(section.connector, registry.module(section.connector))]
-            if section.mapping:
-                documents.append(load_document(self.config.base_dir / section.mapping))
-            self._mappings[name] = mappings.build([d for d in documents if d is not None])
+        """A connection's mapping: the shipped one, extended by the admin's own file, in the company of all others."""
+        if not self._mappings:
+            self._mappings = mappings.together({each: self._read(each) for each in self.settings.connections})
         return self._mappings[name]
+
+    def _read(self, name: str) -> mappings.Mapping:
+        section = self.settings.connections[name]
+        documents = [mappings.shipped(section.connector, registry.module(section.connector))]
+        if section.mapping:
+            documents.append(load_document(self.config.base_dir / section.mapping))
+        return mappings.build([d for d in documents if d is not None])
 
     async def close(self) -> None:
         if "dkim" in self.__dict__:

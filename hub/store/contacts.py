@@ -16,7 +16,9 @@ import msgspec
 from psycopg import AsyncConnection
 from psycopg.rows import dict_row
 
+from hub.mapping import Hint, Standing
 from hub.model import CONTACT_FIELDS
+from hub.store import addresses, merging, recognising, words
 
 COLUMNS = tuple(CONTACT_FIELDS)
 
@@ -26,7 +28,8 @@ class ContactRow:
     """One mapped contact of one connection.
 
     `columns` holds hub fields with a typed column (None where the vendor has no value), `custom` the others;
-    `fill` the custom values that only fill a gap. `content_hash` covers all that came.
+    `fill` the custom values that only fill a gap; `untold` names columns whose value could not be read.
+    `content_hash` covers all that came.
     """
 
     external_id: str
@@ -37,6 +40,7 @@ class ContactRow:
     state: str = "live"
     vendor_changed_at: datetime | None = None
     merged_ids: tuple[str, ...] = ()
+    untold: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -58,21 +62,27 @@ async def merge(
     on_blank: Mapping[str, str],
     run_id: int | None,
     now: datetime,
+    match: Sequence[Hint] = (Hint("email"),),
+    standing: Sequence[Standing] = (),
 ) -> Merged:
     """Bring a batch in, in the caller's transaction.
 
     `on_blank` names the mapped columns with their policy: `keep` (a blank leaves our value), `fill` (a value
-    only fills our blank) or `clear` (a blank empties ours). Columns it does not name are left alone.
+    only fills our blank) or `clear` (a blank empties ours). Columns it does not name are left alone. `match` are the
+    hints by which a new record may mean a known person, `standing` who wins where several records mean one.
     """
     if not rows:
         return Merged()
     await _copy_in(conn, rows)
     values = {"connection": connection, "now": now, "run_id": run_id}
-    await _recognise(conn, values)
+    await recognising.recognise(conn, match, values)
     created = await _insert_new(conn, values)
-    changed = await _update_known(conn, on_blank, values)
+    contested = await words.hear(conn, on_blank, standing, values)
+    changed = await _update_known(conn, on_blank, values, contested=contested)
     gone = await _settle_states(conn, values)
     await _remember_identities(conn, values)
+    if any("other_emails" in row.custom for row in rows):
+        await addresses.note_others(conn, values)
     cursor = await conn.execute(
         "SELECT array_agg(DISTINCT contact_id) FILTER (WHERE fresh), count(*) FILTER (WHERE NOT fresh) FROM incoming_contact"
     )
@@ -88,7 +98,8 @@ async def _copy_in(conn: AsyncConnection[Any], rows: Sequence[ContactRow]) -> No
             external_id text, state text, vendor_changed_at timestamptz, content_hash bytea, merged_ids text[],
             email text, first_name text, last_name text, company text, job_title text, phone text, country text,
             city text, language text, time_zone text, lifecycle text, owner text, created_at timestamptz,
-            custom jsonb, fill jsonb, contact_id bigint, known boolean DEFAULT false, fresh boolean DEFAULT true
+            custom jsonb, fill jsonb, untold text[], contact_id bigint, known boolean DEFAULT false,
+            fresh boolean DEFAULT true, contested boolean DEFAULT false, resolved jsonb
         ) ON COMMIT DELETE ROWS
         """
     )
@@ -102,6 +113,7 @@ async def _copy_in(conn: AsyncConnection[Any], rows: Sequence[ContactRow]) -> No
         *COLUMNS,
         "custom",
         "fill",
+        "untold",
     )
     async with (
         conn.cursor() as cursor,
@@ -114,60 +126,9 @@ async def _copy_in(conn: AsyncConnection[Any], rows: Sequence[ContactRow]) -> No
                     row.external_id, row.state, row.vendor_changed_at, row.content_hash, list(row.merged_ids),
                     *(columns.get(name) for name in COLUMNS),
                     msgspec.json.encode(row.custom).decode(), msgspec.json.encode(row.fill).decode(),
+                    list(row.untold),
                 )
             )  # fmt: skip
-
-
-async def _recognise(conn: AsyncConnection[Any], values: dict[str, Any]) -> None:
-    """Find the contact behind each row: by its id, by an id it absorbed, or by the address another system knows."""
-    await conn.execute(
-        # The last word on a record wins when a batch holds it twice.
-        """
-        DELETE FROM incoming_contact a USING incoming_contact b
-        WHERE a.external_id = b.external_id AND a.ctid < b.ctid
-        """
-    )
-    await conn.execute(
-        """
-        UPDATE incoming_contact n SET contact_id = i.contact_id, known = true,
-            fresh = i.content_hash IS DISTINCT FROM n.content_hash OR i.state <> n.state
-        FROM contact_identity i
-        WHERE i.connection = %(connection)s AND i.object = 'contact' AND i.external_id = n.external_id
-        """,
-        values,
-    )
-    await conn.execute(
-        # A merge that makes a new id keeps the person whom the oldest of the old ids means.
-        """
-        UPDATE incoming_contact n SET contact_id = o.contact_id, known = true
-        FROM (
-            SELECT n.external_id, min(i.contact_id) AS contact_id
-            FROM incoming_contact n
-            JOIN contact_identity i
-              ON i.connection = %(connection)s AND i.object = 'contact' AND i.external_id = ANY(n.merged_ids)
-            WHERE n.contact_id IS NULL GROUP BY 1
-        ) o
-        WHERE n.external_id = o.external_id AND n.contact_id IS NULL
-        """,
-        values,
-    )
-    await conn.execute(
-        # A person known from another system only, under an address that is unambiguous on both sides.
-        """
-        UPDATE incoming_contact n SET contact_id = m.contact_id, known = true
-        FROM (
-            SELECT n.external_id, min(c.id) AS contact_id
-            FROM incoming_contact n
-            JOIN contact c ON c.email = n.email AND c.state = 'live'
-            WHERE n.contact_id IS NULL AND n.email IS NOT NULL AND n.state = 'live'
-              AND NOT EXISTS (SELECT FROM incoming_contact t WHERE t.email = n.email AND t.external_id <> n.external_id)
-              AND NOT EXISTS (SELECT FROM contact_identity i WHERE i.contact_id = c.id AND i.connection = %(connection)s)
-            GROUP BY 1 HAVING count(*) = 1
-        ) m
-        WHERE n.external_id = m.external_id AND n.contact_id IS NULL
-        """,
-        values,
-    )
 
 
 async def _insert_new(conn: AsyncConnection[Any], values: dict[str, Any]) -> int:
@@ -195,19 +156,34 @@ async def _insert_new(conn: AsyncConnection[Any], values: dict[str, Any]) -> int
 
 
 async def _update_known(
-    conn: AsyncConnection[Any], on_blank: Mapping[str, str], values: dict[str, Any]
+    conn: AsyncConnection[Any], on_blank: Mapping[str, str], values: dict[str, Any], *, contested: bool
 ) -> int:
-    """Known contacts whose record changed; the difference is kept as lineage, and no difference writes nothing."""
+    """Known contacts whose record changed: as it says where it is the only one, else as all of them together say."""
     assignments = [_assignment(name, policy) for name, policy in on_blank.items() if name in CONTACT_FIELDS]
     assignments.append("fields = n.fill || c.fields || n.custom")
+    changed, moved = await _update(conn, assignments, "NOT n.contested", values)
+    if contested:
+        several, more = await _update(conn, words.taken(), "n.contested AND n.resolved IS NOT NULL", values)
+        changed, moved = changed + several, moved + more
+    await addresses.carry_opt_outs(conn, moved)
+    return changed
+
+
+async def _update(
+    conn: AsyncConnection[Any], assignments: Sequence[str], which: str, values: dict[str, Any]
+) -> tuple[int, list[int]]:
+    """How many contacts changed, and which of them got another address.
+
+    The difference is kept as lineage; no difference writes none.
+    """
     cursor = await conn.execute(
         f"""
         WITH before AS (
-            SELECT c.* FROM contact c
-            WHERE c.id IN (SELECT contact_id FROM incoming_contact WHERE known AND fresh AND state = 'live')
+            SELECT c.* FROM contact c WHERE c.id IN (
+                SELECT contact_id FROM incoming_contact n WHERE known AND fresh AND state = 'live' AND {which})
         ), after AS (
             UPDATE contact c SET {", ".join(assignments)}, state = 'live', changed_at = %(now)s
-            FROM incoming_contact n WHERE n.contact_id = c.id AND n.known AND n.fresh AND n.state = 'live'
+            FROM incoming_contact n WHERE n.contact_id = c.id AND n.known AND n.fresh AND n.state = 'live' AND {which}
             RETURNING c.*
         ), differences AS (
             SELECT a.id, (
@@ -217,20 +193,30 @@ async def _update_known(
                 WHERE n.value IS DISTINCT FROM o.value
             ) AS diff
             FROM after a JOIN before b USING (id)
+        ), lineage AS (
+            INSERT INTO contact_change (contact_id, at, connection, run_id, kind, diff)
+            SELECT id, %(now)s, %(connection)s, %(run_id)s,
+                   CASE WHEN diff ? 'state' THEN 'restored' ELSE 'changed' END, diff
+            FROM differences WHERE diff IS NOT NULL
+            RETURNING contact_id, diff
+        ), former AS (
+            INSERT INTO contact_address (contact_id, email, kind, connection, since)
+            SELECT contact_id, diff -> 'email' ->> 0, 'former', %(connection)s, %(now)s FROM lineage
+            WHERE diff -> 'email' ->> 0 <> ''
+            ON CONFLICT (contact_id, email) DO UPDATE SET kind = excluded.kind
         )
-        INSERT INTO contact_change (contact_id, at, connection, run_id, kind, diff)
-        SELECT id, %(now)s, %(connection)s, %(run_id)s,
-               CASE WHEN diff ? 'state' THEN 'restored' ELSE 'changed' END, diff
-        FROM differences WHERE diff IS NOT NULL
+        SELECT count(*), coalesce(array_agg(contact_id) FILTER (WHERE diff -> 'email' ->> 0 <> ''), '{{}}') FROM lineage
         """,
         values,
     )
-    return cursor.rowcount
+    row = await cursor.fetchone()
+    assert row is not None
+    return row[0], row[1]
 
 
 def _assignment(name: str, policy: str) -> str:
     if policy == "clear":
-        return f"{name} = n.{name}"
+        return f"{name} = CASE WHEN '{name}' = ANY(n.untold) THEN c.{name} ELSE n.{name} END"
     return (
         f"{name} = coalesce(c.{name}, n.{name})"
         if policy == "fill"
@@ -276,6 +262,8 @@ async def _fold_merged(conn: AsyncConnection[Any], values: dict[str, Any]) -> in
         values,
     )
     pairs = await cursor.fetchall()
+    for loser, survivor in pairs:
+        await merging.fold(conn, loser, survivor, values)
     await conn.execute(
         """
         UPDATE contact_identity i SET contact_id = n.contact_id, state = 'merged' FROM incoming_contact n
@@ -283,45 +271,7 @@ async def _fold_merged(conn: AsyncConnection[Any], values: dict[str, Any]) -> in
         """,
         values,
     )
-    for loser, survivor in pairs:
-        await fold(conn, loser, survivor, values)
     return len(pairs)
-
-
-async def fold(conn: AsyncConnection[Any], loser: int, survivor: int, values: Mapping[str, Any]) -> None:
-    """Make `loser` an alias of `survivor`. `values` has connection, run_id and now, for the lineage."""
-    both = {**values, "loser": loser, "survivor": survivor}
-    await conn.execute(
-        "UPDATE contact SET state = 'merged', merged_into = %(survivor)s, changed_at = %(now)s WHERE id = %(loser)s",
-        both,
-    )
-    await conn.execute(
-        "UPDATE contact_identity SET contact_id = %(survivor)s WHERE contact_id = %(loser)s", both
-    )
-    await conn.execute("UPDATE event SET contact_id = %(survivor)s WHERE contact_id = %(loser)s", both)
-    await conn.execute("UPDATE outbox SET contact_id = %(survivor)s WHERE contact_id = %(loser)s", both)
-    await conn.execute(
-        """
-        UPDATE delivery d SET contact_id = %(survivor)s WHERE contact_id = %(loser)s AND NOT EXISTS (
-            SELECT FROM delivery e WHERE e.contact_id = %(survivor)s AND e.message = d.message AND e.occurrence = d.occurrence)
-        """,
-        both,
-    )
-    await conn.execute(
-        """
-        UPDATE funnel_entry f SET contact_id = %(survivor)s WHERE contact_id = %(loser)s AND NOT EXISTS (
-            SELECT FROM funnel_entry e WHERE e.contact_id = %(survivor)s AND e.funnel_id = f.funnel_id)
-        """,
-        both,
-    )
-    await conn.execute(
-        """
-        INSERT INTO contact_change (contact_id, at, connection, run_id, kind, diff)
-        VALUES (%(loser)s, %(now)s, %(connection)s, %(run_id)s, 'merged',
-                jsonb_build_object('merged_into', jsonb_build_array(null, %(survivor)s::bigint)))
-        """,
-        both,
-    )
 
 
 async def _remember_identities(conn: AsyncConnection[Any], values: dict[str, Any]) -> None:
