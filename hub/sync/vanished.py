@@ -16,6 +16,7 @@ from hub.mapping import Mapping, drift
 from hub.model import Record, RecordState, Rejected, VendorField
 from hub.sdk.connector import Connector
 
+GONE = "FIELD_GONE"
 TRUSTED = timedelta(minutes=1)
 """For so long a schema is believed. Where a blank empties our field it is asked for anew each time."""
 
@@ -89,4 +90,4 @@ class Watch:
             finding = drift.gone(entry, object, live, {}, taken)
             what, fix = finding.what, finding.fix
         fix += f"; see `hub mapping check {self.connector.name}`"
-        return Rejected(object=object, id="", code="FIELD_GONE", message=what, fix=fix, row={"field": name})
+        return Rejected(object=object, id="", code=GONE, message=what, fix=fix, row={"field": name})

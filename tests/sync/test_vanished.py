@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 
@@ -14,6 +15,7 @@ from hub.errors import FixNeeded
 from hub.jobs import runtime as runtimes
 from hub.model import Record
 from hub.sdk.connector import Cursor, Page
+from hub.store import outbox
 from hub.sync import pull as pull_stage
 from hub.sync.pull import refresh_records
 from tests.support.rig import Rig
@@ -209,3 +211,35 @@ async def test_an_opt_out_that_can_no_longer_be_heard_is_told(mapped: Rig, clock
     await mapped.run("pull:contacts")
     (row,) = await gone(mapped)
     assert row[3] == "the vendor has no contact field 'hs_email_optout' any more: its opt-outs are not heard"
+
+
+async def test_a_write_of_several_fields_goes_on_without_the_one_that_is_gone(
+    mapped: Rig, clock: ManualClock
+) -> None:
+    (mapped.folder / "mine.yaml").write_text(MINE.replace("custom: true", "custom: true, direction: both"))
+    async with runtimes.opened(mapped.folder / "hub.yaml", mapped.environ, clock=clock) as runtime:
+        again = Rig(runtime, mapped.hubspot, clock, mapped.folder, mapped.environ)
+        await again.run("pull:contacts")
+        properties(again.hubspot)["customer_tier"].archived = True
+        people = await again.rows("SELECT id FROM contact ORDER BY id LIMIT 3")
+        writes = [{"city": "Graz", "tier": "B"}, {"tier": "B"}, {"city": "Linz"}]
+        async with runtime.db.transaction() as conn:
+            await outbox.enqueue(conn, [
+                outbox.NewPush("crm", "field", f"k{n}", {"fields": fields}, clock.now(), contact_id=people[n][0])
+                for n, fields in enumerate(writes)
+            ])  # fmt: skip
+        await again.run("push")
+        assert await again.rows("SELECT state, code, message FROM outbox ORDER BY id") == [
+            (
+                "done",
+                "FIELD_GONE",
+                "the vendor has no contact field 'customer_tier' any more; the others are written",
+            ),
+            ("dead", "VALIDATION_ERROR", ANY),
+            ("done", "", ""),
+        ]
+        cities = [again.hubspot.record("contacts", f"p{n}@example.com").properties["city"] for n in range(3)]
+        assert cities == ["Graz", "Wien", "Linz"]
+        run = await again.last_run("push")
+        assert (run["state"], run["counts"]["written"], run["counts"]["rejected"]) == ("partial", 2, 2)
+        assert [row[2] for row in await gone(again)] == ["FIELD_GONE", "VALIDATION_ERROR"]
