@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from hub import __version__
-from hub.cli import ask, campaigns, deliver, mapping, operate, relays, setup
+from hub.cli import ask, campaigns, deliver, duplicates, mapping, operate, relays, setup
 from hub.cli.place import Place
 from hub.errors import HubError
 
@@ -60,6 +60,7 @@ for command in (
     *operate.COMMANDS,
     *ask.COMMANDS,
     *mapping.COMMANDS,
+    *duplicates.COMMANDS,
     *campaigns.COMMANDS,
     *deliver.COMMANDS,
     *relays.COMMANDS,

@@ -39,8 +39,9 @@ async def note_others(conn: AsyncConnection[Any], values: Mapping[str, Any]) -> 
 
 
 async def carry_opt_outs(conn: AsyncConnection[Any], contact_ids: Sequence[int]) -> int:
-    """An opt-out is a person's, not an address's: what stands under a former or other address holds for the one that is
-    written to now. Returns how many were carried over."""
+    """An opt-out is a person's, not an address's: what stands under a former address, or one that another system knows,
+    holds for the one that is written to now. Returns how many were carried over.
+    """
     if not contact_ids:
         return 0
     cursor = await conn.execute(
@@ -49,9 +50,13 @@ async def carry_opt_outs(conn: AsyncConnection[Any], contact_ids: Sequence[int])
         SELECT address_hash(c.email), c.id, n.purpose, n.channel, 'out', n.source, n.at,
                'said under another address of this person'
         FROM contact c
-        JOIN contact_address a ON a.contact_id = c.id AND a.email <> c.email
+        CROSS JOIN LATERAL (
+            SELECT o.email FROM contact_address o WHERE o.contact_id = c.id
+            UNION SELECT i.said -> 'email' ->> 'v' FROM contact_identity i WHERE i.contact_id = c.id AND i.said ? 'email'
+        ) a
         JOIN consent n ON n.email_hash = address_hash(a.email) AND n.status = 'out'
-        WHERE c.id = ANY(%s) AND c.email <> ''
+        WHERE c.id IN (SELECT coalesce(k.merged_into, k.id) FROM contact k WHERE k.id = ANY(%s))
+          AND c.email <> '' AND a.email <> c.email
           AND NOT EXISTS (
             SELECT FROM consent y WHERE y.email_hash IN (n.email_hash, address_hash(c.email)) AND y.status = 'in'
               AND y.proof <> '' AND y.purpose IN (n.purpose, '*') AND y.at > n.at)
@@ -60,3 +65,13 @@ async def carry_opt_outs(conn: AsyncConnection[Any], contact_ids: Sequence[int])
         [list(contact_ids)],
     )
     return cursor.rowcount
+
+
+async def carry_told(conn: AsyncConnection[Any], connection: str, external_ids: Sequence[str]) -> None:
+    """The same for the people behind these records, whose system has just told an opt-out."""
+    cursor = await conn.execute(
+        """SELECT DISTINCT contact_id FROM contact_identity
+           WHERE connection = %s AND object = 'contact' AND external_id = ANY(%s)""",
+        [connection, list(external_ids)],
+    )
+    await carry_opt_outs(conn, [row[0] for row in await cursor.fetchall()])

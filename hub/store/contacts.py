@@ -185,27 +185,7 @@ async def _update(
             UPDATE contact c SET {", ".join(assignments)}, state = 'live', changed_at = %(now)s
             FROM incoming_contact n WHERE n.contact_id = c.id AND n.known AND n.fresh AND n.state = 'live' AND {which}
             RETURNING c.*
-        ), differences AS (
-            SELECT a.id, (
-                SELECT jsonb_object_agg(n.key, jsonb_build_array(o.value, n.value))
-                FROM jsonb_each((to_jsonb(a) || a.fields) - '{{fields,changed_at,id,merged_into}}'::text[]) n
-                LEFT JOIN jsonb_each((to_jsonb(b) || b.fields) - '{{fields,changed_at,id,merged_into}}'::text[]) o USING (key)
-                WHERE n.value IS DISTINCT FROM o.value
-            ) AS diff
-            FROM after a JOIN before b USING (id)
-        ), lineage AS (
-            INSERT INTO contact_change (contact_id, at, connection, run_id, kind, diff)
-            SELECT id, %(now)s, %(connection)s, %(run_id)s,
-                   CASE WHEN diff ? 'state' THEN 'restored' ELSE 'changed' END, diff
-            FROM differences WHERE diff IS NOT NULL
-            RETURNING contact_id, diff
-        ), former AS (
-            INSERT INTO contact_address (contact_id, email, kind, connection, since)
-            SELECT contact_id, diff -> 'email' ->> 0, 'former', %(connection)s, %(now)s FROM lineage
-            WHERE diff -> 'email' ->> 0 <> ''
-            ON CONFLICT (contact_id, email) DO UPDATE SET kind = excluded.kind
-        )
-        SELECT count(*), coalesce(array_agg(contact_id) FILTER (WHERE diff -> 'email' ->> 0 <> ''), '{{}}') FROM lineage
+        ), {words.LINEAGE}
         """,
         values,
     )

@@ -134,7 +134,6 @@ async def unmerge(
     await _restore(conn, loser, before["loser"], moved.get("after"), values)
     await _restore(conn, survivor, before["survivor"], moved.get("after"), values)
     await words.settle(conn, [loser, survivor], standing, values)
-    await addresses.carry_opt_outs(conn, [loser, survivor])
     await conn.execute("UPDATE contact_merge SET undone_at = %s WHERE id = %s", [now, found["id"]])
     await conn.execute(
         "INSERT INTO contact_apart (one, other, at) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING",
@@ -143,7 +142,7 @@ async def unmerge(
     await conn.execute(
         """INSERT INTO contact_change (contact_id, at, connection, kind, diff)
            SELECT id, %(now)s, 'admin', 'separated', jsonb_build_object('separated_from', jsonb_build_array(null, other))
-           FROM (VALUES (%(loser)s::bigint, %(survivor)s::bigint), (%(survivor)s, %(loser)s)) AS both (id, other)""",
+           FROM (VALUES (%(loser)s::bigint, %(survivor)s::bigint), (%(survivor)s, %(loser)s)) AS pair (id, other)""",
         values,
     )
     return int(survivor)
@@ -252,3 +251,9 @@ async def _live(conn: AsyncConnection[Any], id: int) -> None:
 async def _ids(conn: AsyncConnection[Any], query: str, values: Mapping[str, Any]) -> list[Any]:
     cursor = await conn.execute(query.encode(), values)
     return [row[0] for row in await cursor.fetchall()]
+
+
+async def existing(conn: AsyncConnection[Any], ids: Sequence[int]) -> set[int]:
+    """Which of these contacts there are."""
+    cursor = await conn.execute("SELECT id FROM contact WHERE id = ANY(%s)", [list(ids)])
+    return {row[0] for row in await cursor.fetchall()}

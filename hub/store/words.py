@@ -14,6 +14,7 @@ from psycopg import AsyncConnection
 
 from hub.mapping import Standing
 from hub.model import CONTACT_FIELDS
+from hub.store import addresses
 
 WORDS = """
     SELECT DISTINCT ON (i.contact_id, e.key) i.contact_id, e.key, e.value -> 'v' AS value
@@ -27,6 +28,32 @@ WORDS = """
              i.connection, i.external_id
 """
 """The word that stands for each field of each of these people. Needs `people` and what `ranks` gives."""
+
+LINEAGE = """
+        differences AS (
+            SELECT a.id, (
+                SELECT jsonb_object_agg(n.key, jsonb_build_array(o.value, n.value))
+                FROM jsonb_each((to_jsonb(a) || a.fields) - '{fields,changed_at,id,merged_into}'::text[]) n
+                LEFT JOIN jsonb_each((to_jsonb(b) || b.fields) - '{fields,changed_at,id,merged_into}'::text[]) o USING (key)
+                WHERE n.value IS DISTINCT FROM o.value
+            ) AS diff
+            FROM after a JOIN before b USING (id)
+        ), lineage AS (
+            INSERT INTO contact_change (contact_id, at, connection, run_id, kind, diff)
+            SELECT id, %(now)s, %(connection)s, %(run_id)s,
+                   CASE WHEN diff ? 'state' THEN 'restored' ELSE 'changed' END, diff
+            FROM differences WHERE diff IS NOT NULL
+            RETURNING contact_id, diff
+        ), former AS (
+            INSERT INTO contact_address (contact_id, email, kind, connection, since)
+            SELECT contact_id, diff -> 'email' ->> 0, 'former', %(connection)s, %(now)s FROM lineage
+            WHERE diff -> 'email' ->> 0 <> ''
+            ON CONFLICT (contact_id, email) DO UPDATE SET kind = excluded.kind
+        )
+        SELECT count(*), coalesce(array_agg(contact_id) FILTER (WHERE diff -> 'email' ->> 0 <> ''), '{}') FROM lineage
+"""
+"""After `before` and `after`, the same contacts: their differences kept as lineage, former addresses kept as such. Gives how
+many changed, and which of them got another address. No difference writes nothing."""
 
 
 def ranks(standing: Sequence[Standing]) -> dict[str, Any]:
@@ -162,16 +189,8 @@ async def settle(
         before AS (SELECT c.* FROM contact c WHERE c.id IN (SELECT contact_id FROM n)),
         after AS (
             UPDATE contact c SET {", ".join(taken())}, changed_at = %(now)s FROM n WHERE n.contact_id = c.id RETURNING c.*
-        ), differences AS (
-            SELECT a.id, (
-                SELECT jsonb_object_agg(n.key, jsonb_build_array(o.value, n.value))
-                FROM jsonb_each((to_jsonb(a) || a.fields) - '{{fields,changed_at,id,merged_into}}'::text[]) n
-                LEFT JOIN jsonb_each((to_jsonb(b) || b.fields) - '{{fields,changed_at,id,merged_into}}'::text[]) o USING (key)
-                WHERE n.value IS DISTINCT FROM o.value) AS diff
-            FROM after a JOIN before b USING (id)
-        )
-        INSERT INTO contact_change (contact_id, at, connection, run_id, kind, diff)
-        SELECT id, %(now)s, %(connection)s, %(run_id)s, 'changed', diff FROM differences WHERE diff IS NOT NULL
+        ), {LINEAGE}
         """,
         {**values, "people": list(people), **ranks(standing)},
     )
+    await addresses.carry_opt_outs(conn, people)

@@ -18,7 +18,7 @@ from hub.mapping import Mapping
 from hub.model import Record, RecordState, Rejected
 from hub.sdk.connector import Connector, Cursor, Page
 from hub.sdk.http import metered
-from hub.store import consent, contacts, deals, runs, segments
+from hub.store import addresses, consent, contacts, deals, runs, segments
 from hub.store.database import Database
 from hub.sync.vanished import Watch
 
@@ -299,7 +299,10 @@ class _Store:
             match=self.mapping.match,
             standing=self.mapping.standing,
         )
-        await consent.record(conn, [statement for _, said in mapped for statement in said])
+        if await consent.record(conn, [statement for _, said in mapped for statement in said]):
+            await addresses.carry_told(
+                conn, self.connection, [row.external_id for row, said in mapped if said]
+            )
         return runs.Counts(
             created=merged.created, changed=merged.changed, unchanged=merged.unchanged, gone=merged.gone
         )
