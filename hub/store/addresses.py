@@ -10,30 +10,31 @@ from psycopg import AsyncConnection
 
 async def note_others(conn: AsyncConnection[Any], values: Mapping[str, Any]) -> None:
     """Keep the addresses that the rows of `incoming_contact` tell in `other_emails`; those no longer told go."""
-    told = """SELECT DISTINCT n.contact_id, lower(trim(o.email)) AS email FROM incoming_contact n
+    told = """SELECT DISTINCT i.contact_id, lower(trim(o.email)) AS email FROM incoming_contact n
+              JOIN contact_identity i ON i.connection = %(connection)s AND i.object = 'contact' AND i.external_id = n.external_id
               CROSS JOIN LATERAL jsonb_array_elements_text(
                   CASE jsonb_typeof(n.custom -> 'other_emails') WHEN 'array' THEN n.custom -> 'other_emails' ELSE '[]' END
               ) AS o (email)
-              WHERE n.fresh AND n.state = 'live' AND trim(o.email) <> ''"""
+              WHERE n.state = 'live' AND trim(o.email) <> ''"""
     await conn.execute(
         f"""
         DELETE FROM contact_address a USING incoming_contact n
-        WHERE a.contact_id = n.contact_id AND n.fresh AND n.custom ? 'other_emails' AND a.kind = 'other'
+        WHERE a.contact_id = n.contact_id AND n.custom ? 'other_emails' AND a.kind = 'other'
           AND a.connection = %(connection)s AND (a.contact_id, a.email) NOT IN ({told})
         """,
         values,
     )
-    await conn.execute(
+    cursor = await conn.execute(
         f"""
-        INSERT INTO contact_address (contact_id, email, kind, connection, since)
-        SELECT t.contact_id, t.email, 'other', %(connection)s, %(now)s FROM ({told}) t
-        ON CONFLICT (contact_id, email) DO UPDATE SET kind = 'other', connection = excluded.connection
-        WHERE contact_address.kind = 'former'
+        WITH told AS ({told}), kept AS (
+            INSERT INTO contact_address (contact_id, email, kind, connection, since)
+            SELECT t.contact_id, t.email, 'other', %(connection)s, %(now)s FROM told t
+            ON CONFLICT (contact_id, email) DO UPDATE SET kind = 'other', connection = excluded.connection
+            WHERE contact_address.kind = 'former'
+        )
+        SELECT DISTINCT contact_id FROM told
         """,
         values,
-    )
-    cursor = await conn.execute(
-        "SELECT DISTINCT contact_id FROM incoming_contact WHERE fresh AND custom ? 'other_emails'"
     )
     await carry_opt_outs(conn, [row[0] for row in await cursor.fetchall()])
 

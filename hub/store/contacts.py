@@ -45,13 +45,12 @@ class ContactRow:
 
 @dataclass(frozen=True)
 class Merged:
-    """What a batch changed, in rows, and which contacts it touched."""
+    """What a batch changed, in rows."""
 
     created: int = 0
     changed: int = 0
     unchanged: int = 0
     gone: int = 0
-    touched: tuple[int, ...] = ()
 
 
 async def merge(
@@ -71,24 +70,28 @@ async def merge(
     only fills our blank) or `clear` (a blank empties ours). Columns it does not name are left alone. `match` are the
     hints by which a new record may mean a known person, `standing` who wins where several records mean one.
     """
+    rows = list({row.external_id: row for row in rows}.values())  # the last word on a record wins
     if not rows:
         return Merged()
+    merging_ids = any(row.merged_ids for row in rows)
     await _copy_in(conn, rows)
     values = {"connection": connection, "now": now, "run_id": run_id}
-    await recognising.recognise(conn, match, values)
+    unchanged = await recognising.drop_unchanged(conn, values)
+    if unchanged == len(rows):
+        return Merged(unchanged=unchanged)
+    await recognising.recognise(conn, match, values, absorbed=merging_ids)
     created = await _insert_new(conn, values)
-    contested = await words.hear(conn, on_blank, standing, values)
-    changed = await _update_known(conn, on_blank, values, contested=contested)
-    gone = await _settle_states(conn, values)
-    await _remember_identities(conn, values)
+    changed = gone = 0
+    if created < len(rows) - unchanged:
+        contested = await words.hear(conn, on_blank, standing, values)
+        changed = await _update_known(conn, on_blank, values, contested=contested)
+        gone = await _settle_states(conn, values, told=any(row.state != "live" for row in rows))
+        await _remember_identities(conn, values)
+    if merging_ids:
+        gone += await _absorb(conn, values)
     if any("other_emails" in row.custom for row in rows):
         await addresses.note_others(conn, values)
-    cursor = await conn.execute(
-        "SELECT array_agg(DISTINCT contact_id) FILTER (WHERE fresh), count(*) FILTER (WHERE NOT fresh) FROM incoming_contact"
-    )
-    row = await cursor.fetchone()
-    assert row is not None
-    return Merged(created=created, changed=changed, unchanged=row[1], gone=gone, touched=tuple(row[0] or ()))
+    return Merged(created=created, changed=changed, unchanged=unchanged, gone=gone)
 
 
 async def _copy_in(conn: AsyncConnection[Any], rows: Sequence[ContactRow]) -> None:
@@ -99,11 +102,11 @@ async def _copy_in(conn: AsyncConnection[Any], rows: Sequence[ContactRow]) -> No
             email text, first_name text, last_name text, company text, job_title text, phone text, country text,
             city text, language text, time_zone text, lifecycle text, owner text, created_at timestamptz,
             custom jsonb, fill jsonb, untold text[], contact_id bigint, known boolean DEFAULT false,
-            fresh boolean DEFAULT true, contested boolean DEFAULT false, resolved jsonb
+            contested boolean DEFAULT false, resolved jsonb
         ) ON COMMIT DELETE ROWS
         """
     )
-    await conn.execute("TRUNCATE incoming_contact")  # two batches may share a transaction
+    await conn.execute("DELETE FROM incoming_contact")  # two batches may share a transaction
     names = (
         "external_id",
         "state",
@@ -123,32 +126,37 @@ async def _copy_in(conn: AsyncConnection[Any], rows: Sequence[ContactRow]) -> No
             columns = row.columns
             await copy.write_row(
                 (
-                    row.external_id, row.state, row.vendor_changed_at, row.content_hash, list(row.merged_ids),
+                    row.external_id, row.state, row.vendor_changed_at, row.content_hash, _array(row.merged_ids),
                     *(columns.get(name) for name in COLUMNS),
-                    msgspec.json.encode(row.custom).decode(), msgspec.json.encode(row.fill).decode(),
-                    list(row.untold),
+                    _json(row.custom), _json(row.fill), _array(row.untold),
                 )
             )  # fmt: skip
 
 
+def _json(values: Mapping[str, Any]) -> str:
+    return msgspec.json.encode(values).decode() if values else "{}"
+
+
+def _array(texts: Sequence[str]) -> list[str] | str:
+    return list(texts) if texts else "{}"
+
+
 async def _insert_new(conn: AsyncConnection[Any], values: dict[str, Any]) -> int:
     """Contacts that nobody knew. A record that is gone already when first seen is not made into a person."""
-    await conn.execute("DELETE FROM incoming_contact WHERE contact_id IS NULL AND state <> 'live'")
-    await conn.execute(
-        "UPDATE incoming_contact SET contact_id = nextval(pg_get_serial_sequence('contact', 'id')) WHERE contact_id IS NULL"
-    )
     names = ", ".join(COLUMNS)
     cursor = await conn.execute(
         f"""
-        INSERT INTO contact (id, {names}, fields, changed_at)
-        SELECT contact_id, {names}, fill || custom, %(now)s FROM incoming_contact WHERE NOT known
-        """,
-        values,
-    )
-    await conn.execute(
-        """
-        INSERT INTO contact_change (contact_id, at, connection, run_id, kind)
-        SELECT contact_id, %(now)s, %(connection)s, %(run_id)s, 'created' FROM incoming_contact WHERE NOT known
+        WITH new AS MATERIALIZED (
+            SELECT nextval('contact_id_seq') AS id, n.* FROM incoming_contact n WHERE n.contact_id IS NULL AND n.state = 'live'
+        ), people AS (
+            INSERT INTO contact (id, {names}, fields, changed_at)
+            SELECT id, {names}, fill || custom, %(now)s FROM new
+        ), lineage AS (
+            INSERT INTO contact_change (contact_id, at, connection, run_id, kind)
+            SELECT id, %(now)s, %(connection)s, %(run_id)s, 'created' FROM new
+        )
+        INSERT INTO contact_identity (connection, object, external_id, contact_id, content_hash, vendor_changed_at, state, seen_at)
+        SELECT %(connection)s, 'contact', external_id, id, content_hash, vendor_changed_at, state, %(now)s FROM new
         """,
         values,
     )
@@ -180,10 +188,10 @@ async def _update(
         f"""
         WITH before AS (
             SELECT c.* FROM contact c WHERE c.id IN (
-                SELECT contact_id FROM incoming_contact n WHERE known AND fresh AND state = 'live' AND {which})
+                SELECT contact_id FROM incoming_contact n WHERE known AND state = 'live' AND {which})
         ), after AS (
             UPDATE contact c SET {", ".join(assignments)}, state = 'live', changed_at = %(now)s
-            FROM incoming_contact n WHERE n.contact_id = c.id AND n.known AND n.fresh AND n.state = 'live' AND {which}
+            FROM incoming_contact n WHERE n.contact_id = c.id AND n.known AND n.state = 'live' AND {which}
             RETURNING c.*
         ), {words.LINEAGE}
         """,
@@ -204,8 +212,10 @@ def _assignment(name: str, policy: str) -> str:
     )
 
 
-async def _settle_states(conn: AsyncConnection[Any], values: dict[str, Any]) -> int:
-    """Archive or delete contacts that no system keeps, and fold merged ones into their survivor."""
+async def _settle_states(conn: AsyncConnection[Any], values: dict[str, Any], *, told: bool) -> int:
+    """Archive or delete contacts that no system keeps. `told`: some record is not live."""
+    if not told:
+        return 0
     await conn.execute(
         """
         UPDATE contact_identity i SET state = n.state FROM incoming_contact n
@@ -227,16 +237,22 @@ async def _settle_states(conn: AsyncConnection[Any], values: dict[str, Any]) -> 
         """,
         values,
     )
-    gone = cursor.rowcount
-    return gone + await _fold_merged(conn, values)
+    return cursor.rowcount
 
 
-async def _fold_merged(conn: AsyncConnection[Any], values: dict[str, Any]) -> int:
+async def _absorb(conn: AsyncConnection[Any], values: dict[str, Any]) -> int:
     """Contacts behind absorbed ids become aliases of the survivor; their mail history goes with them."""
+    await conn.execute(
+        """
+        UPDATE incoming_contact n SET contact_id = i.contact_id FROM contact_identity i
+        WHERE n.contact_id IS NULL AND i.connection = %(connection)s AND i.object = 'contact' AND i.external_id = n.external_id
+        """,
+        values,
+    )
     cursor = await conn.execute(
         """
-        SELECT DISTINCT i.contact_id, n.contact_id FROM incoming_contact n
-        JOIN contact_identity i ON i.connection = %(connection)s AND i.object = 'contact' AND i.external_id = ANY(n.merged_ids)
+        SELECT DISTINCT i.contact_id, n.contact_id FROM incoming_contact n CROSS JOIN LATERAL unnest(n.merged_ids) AS old
+        JOIN contact_identity i ON i.connection = %(connection)s AND i.object = 'contact' AND i.external_id = old
         WHERE i.contact_id <> n.contact_id
         """,
         values,
@@ -246,8 +262,19 @@ async def _fold_merged(conn: AsyncConnection[Any], values: dict[str, Any]) -> in
         await merging.fold(conn, loser, survivor, values)
     await conn.execute(
         """
-        UPDATE contact_identity i SET contact_id = n.contact_id, state = 'merged' FROM incoming_contact n
-        WHERE i.connection = %(connection)s AND i.object = 'contact' AND i.external_id = ANY(n.merged_ids)
+        UPDATE contact_identity i SET contact_id = n.contact_id, state = 'merged'
+        FROM incoming_contact n CROSS JOIN LATERAL unnest(n.merged_ids) AS old
+        WHERE i.connection = %(connection)s AND i.object = 'contact' AND i.external_id = old AND n.contact_id IS NOT NULL
+        """,
+        values,
+    )
+    await conn.execute(
+        # An absorbed id that we never saw as a record of its own still means this person.
+        """
+        INSERT INTO contact_identity (connection, object, external_id, contact_id, state, seen_at)
+        SELECT DISTINCT ON (old) %(connection)s, 'contact', old, contact_id, 'merged', %(now)s
+        FROM incoming_contact, unnest(merged_ids) AS old WHERE contact_id IS NOT NULL
+        ON CONFLICT (connection, object, external_id) DO NOTHING
         """,
         values,
     )
@@ -260,20 +287,10 @@ async def _remember_identities(conn: AsyncConnection[Any], values: dict[str, Any
         INSERT INTO contact_identity AS i
             (connection, object, external_id, contact_id, content_hash, vendor_changed_at, state, seen_at)
         SELECT %(connection)s, 'contact', external_id, contact_id, content_hash, vendor_changed_at, state, %(now)s
-        FROM incoming_contact WHERE fresh
+        FROM incoming_contact WHERE known
         ON CONFLICT (connection, object, external_id) DO UPDATE
         SET content_hash = excluded.content_hash, vendor_changed_at = excluded.vendor_changed_at,
             state = excluded.state, seen_at = excluded.seen_at, contact_id = excluded.contact_id
-        """,
-        values,
-    )
-    await conn.execute(
-        # An absorbed id that we never saw as a record of its own still means this person.
-        """
-        INSERT INTO contact_identity (connection, object, external_id, contact_id, state, seen_at)
-        SELECT DISTINCT ON (old) %(connection)s, 'contact', old, contact_id, 'merged', %(now)s
-        FROM incoming_contact, unnest(merged_ids) AS old
-        ON CONFLICT (connection, object, external_id) DO NOTHING
         """,
         values,
     )

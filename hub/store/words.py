@@ -79,7 +79,7 @@ async def hear(
     cursor = await conn.execute(
         """
         UPDATE incoming_contact n SET contested = true
-        WHERE n.known AND n.fresh AND n.state = 'live' AND EXISTS (
+        WHERE n.known AND n.state = 'live' AND EXISTS (
             SELECT FROM contact_identity i WHERE i.contact_id = n.contact_id AND (
                 (i.state = 'live' AND (i.connection, i.external_id) <> (%(connection)s, n.external_id)) OR i.said <> '{}'))
         RETURNING n.contact_id
