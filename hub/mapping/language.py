@@ -257,41 +257,10 @@ class Mapping:
         return {object: self._puller(object) for object in STANDARD}
 
     def _puller(self, object: str) -> Callable[[Map[str, Any]], Mapped]:
-        standard = STANDARD[object]
-        readers = [
-            (entry.name, entry.field, entry.reader(), entry.on_blank, entry.name in standard)
-            for entry in self.entries.get(object, {}).values()
-            if entry.pulls
-        ]
+        from hub.mapping.compiled import puller
+
         consents = self.consents if object == "contact" else ()
-
-        def pull(fields: Map[str, Any]) -> Mapped:
-            mapped = Mapped()
-            for name, source, read, on_blank, has_column in readers:
-                try:
-                    value = read(fields.get(source))
-                except ValueError as error:
-                    fix = f"correct it there, or change the mapping of {name}"
-                    mapped.errors.append(BadValue(name, _shown(fields.get(source)), f"{source} {error}", fix))
-                    if has_column:  # a value that cannot be read is no blank: it clears nothing
-                        mapped.columns[name] = None
-                        mapped.untold += (name,)
-                    continue
-                if has_column:
-                    mapped.columns[name] = value
-                elif value is not None or on_blank == "clear":
-                    (mapped.fill if on_blank == "fill" else mapped.custom)[name] = value
-            for consent in consents:
-                said = fields.get(consent.field)
-                try:
-                    if said not in (None, "") and transforms.boolean(said):
-                        mapped.consent[consent.purpose] = "out"
-                except ValueError as error:
-                    fix = "correct it there, or name a field that holds true or false"
-                    mapped.errors.append(BadValue("consent", _shown(said), f"{consent.field} {error}", fix))
-            return mapped
-
-        return pull
+        return puller(list(self.entries.get(object, {}).values()), consents, STANDARD[object])
 
     def _fields(self, object: str) -> dict[str, HubField]:
         own = {
@@ -300,8 +269,3 @@ class Mapping:
             if name not in STANDARD[object]
         }
         return {**STANDARD[object], **own}
-
-
-def _shown(value: Any) -> str:
-    """A bad value as it is kept with the run: PostgreSQL keeps no NUL."""
-    return str(value)[:200].replace("\x00", "\ufffd")

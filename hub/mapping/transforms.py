@@ -72,7 +72,7 @@ def time(value: Any) -> datetime:
         return value if value.tzinfo else value.replace(tzinfo=UTC)
     text = str(value).strip()
     try:
-        if re.fullmatch(r"-?\d{9,16}", text):
+        if text.removeprefix("-").isdigit() and 9 <= len(text.removeprefix("-")) <= 16:
             return datetime.fromtimestamp(int(text) / 1000, UTC)
         found = datetime.fromisoformat(text)
         return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)

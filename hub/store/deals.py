@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -15,8 +15,7 @@ from hub.model import DEAL_FIELDS, Link
 COLUMNS = tuple(DEAL_FIELDS)
 
 
-@dataclass(frozen=True)
-class DealRow:
+class DealRow(msgspec.Struct, frozen=True):
     """One mapped deal of one connection; `links` name its contacts by the vendor's ids. `fill` and `untold` as of a contact."""
 
     external_id: str
@@ -26,7 +25,7 @@ class DealRow:
     state: str = "live"
     vendor_changed_at: datetime | None = None
     links: tuple[Link, ...] = ()
-    fill: Mapping[str, Any] = field(default_factory=dict)
+    fill: Mapping[str, Any] = msgspec.field(default_factory=dict)
     untold: tuple[str, ...] = ()
 
 

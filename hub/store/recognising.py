@@ -87,7 +87,8 @@ async def _by_hint(conn: AsyncConnection[Any], hint: Hint, values: Mapping[str, 
         SQL(
             """
             WITH asked AS MATERIALIZED (
-                SELECT n.external_id, {theirs} AS value, n.contact_id IS NULL AS new, count(*) OVER (PARTITION BY {theirs}) AS times
+                SELECT n.external_id, {theirs} AS value, n.contact_id IS NULL AS new,
+                       count(*) OVER (PARTITION BY {theirs}) AS times
                 FROM incoming_contact n WHERE n.state = 'live' AND coalesce({theirs}, '') <> ''
             ), found AS MATERIALIZED (
                 SELECT a.external_id, k.id, k.state = 'live' AS live
