@@ -101,8 +101,16 @@ class Bench:
         if self.wanted("dlt"):
             try:
                 python = self.dlt()
-                found.append(Contender("dlt", lambda: self.measure([python, PEERS / "dlt_merge.py", *plain, self.fresh_folder()]),
-                                       "SELECT count(*) FROM bench_dlt.contacts"))  # fmt: skip
+                # dlt wants a host and a password to be named; libpq takes the socket's folder all the same.
+                named = self.url.replace("postgres@/", "postgres:none@localhost/")
+                script = [python, PEERS / "dlt_merge.py", named, self.port]
+                found.append(
+                    Contender(
+                        "dlt",
+                        lambda: self.measure([*script, self.fresh_folder()]),
+                        "SELECT count(*) FROM bench_dlt.contacts",
+                    )
+                )
             except install.Missing as error:
                 self.skipped["dlt"] = str(error)
                 self.notes.append(f"dlt is left out: {error}")

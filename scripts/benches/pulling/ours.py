@@ -29,7 +29,9 @@ except ImportError:  # as in `hub worker`
 async def pull(config: Path, profile: Path | None) -> None:
     """Pull the contacts of the connection `crm`."""
     async with runtimes.opened(config, os.environ) as runtime:
-        await runtime.connector("crm", pulling=True)
+        await (await runtime.connector("crm", pulling=True)).live_fields(
+            "contact"
+        )  # connected, as the others are
         sampler = cProfile.Profile() if profile else None
         measured.begin()
         if sampler:
