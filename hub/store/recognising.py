@@ -94,8 +94,9 @@ async def _by_hint(conn: AsyncConnection[Any], hint: Hint, values: Mapping[str, 
                 SELECT a.external_id, k.id, k.state = 'live' AS live
                 FROM (SELECT external_id, value FROM asked WHERE new AND times = 1) a {known}
                 WHERE k.state <> 'merged'
-                  AND NOT EXISTS (SELECT FROM contact_identity i
-                                  WHERE i.contact_id = k.id AND i.connection = %(connection)s AND i.state = 'live')
+                  -- By a count, so that it is looked up for each person also where statistics know of no rows yet.
+                  AND (SELECT count(*) FROM contact_identity i
+                       WHERE i.contact_id = k.id AND i.connection = %(connection)s AND i.state = 'live') = 0
             ), one AS (
                 SELECT external_id, coalesce(min(id) FILTER (WHERE live), min(id)) AS contact_id FROM found GROUP BY 1
                 HAVING count(*) FILTER (WHERE live) = 1 OR (count(*) = 1 AND NOT bool_or(live))

@@ -1,5 +1,5 @@
-"""The limit: pages parsed by msgspec, COPYed beside one table and upserted by id, a thousand rows a transaction. No mapping, no
-identity, no lineage.
+"""The limit: pages parsed by msgspec, COPYed and upserted by id, a thousand rows a transaction, into the tables that the hub
+keeps: the contact, its identity and its first line of lineage. No mapping, no matching, no quota, no cursor.
 
     python -m scripts.benches.peers.copy_upsert DATABASE_URL PORT
 """
@@ -19,6 +19,28 @@ COLUMNS = (
     "email", "firstname", "lastname", "company", "jobtitle", "phone", "country", "city", "hs_language", "hs_timezone",
     "lifecyclestage", "hubspot_owner_id", "createdate", "hs_email_optout", "lastmodifieddate",
 )  # fmt: skip
+OURS = (
+    "email", "first_name", "last_name", "company", "job_title", "phone", "country", "city", "language", "time_zone",
+    "lifecycle", "owner", "created_at",
+)  # fmt: skip
+UPDATE = f"""
+    UPDATE contact c SET {", ".join(f"{name} = n.{name}" for name in OURS)}, changed_at = now()
+    FROM incoming n JOIN contact_identity i ON i.connection = 'limit' AND i.object = 'contact' AND i.external_id = n.id
+    WHERE c.id = i.contact_id
+"""
+INSERT = f"""
+    WITH new AS MATERIALIZED (
+        SELECT nextval('contact_id_seq') AS contact_id, n.* FROM incoming n
+        LEFT JOIN contact_identity i ON i.connection = 'limit' AND i.object = 'contact' AND i.external_id = n.id
+        WHERE i.contact_id IS NULL
+    ), people AS (
+        INSERT INTO contact (id, {", ".join(OURS)}, changed_at) SELECT contact_id, {", ".join(OURS)}, now() FROM new
+    ), lineage AS (
+        INSERT INTO contact_change (contact_id, at, connection, kind) SELECT contact_id, now(), 'limit', 'created' FROM new
+    )
+    INSERT INTO contact_identity (connection, object, external_id, contact_id, vendor_changed_at, seen_at)
+    SELECT 'limit', 'contact', id, contact_id, changed_at, now() FROM new
+"""
 BATCH = 1_000
 
 
@@ -33,14 +55,12 @@ class Page(msgspec.Struct):
 
 
 def main(url: str, port: int) -> None:
-    names = ", ".join(COLUMNS)
-    updates = ", ".join(f"{name} = excluded.{name}" for name in COLUMNS)
     decoder = msgspec.json.Decoder(Page)
     with psycopg.connect(url) as conn:
-        conn.execute("DROP TABLE IF EXISTS bench_limit")
-        columns = ", ".join(f"{name} text" for name in COLUMNS)
-        conn.execute(f"CREATE TABLE bench_limit (id text PRIMARY KEY, {columns})".encode())
-        conn.execute(f"CREATE TEMPORARY TABLE incoming (id text, {columns}) ON COMMIT PRESERVE ROWS".encode())
+        columns = ", ".join(
+            f"{name} {'timestamptz' if name.endswith('_at') else 'text'}" for name in (*OURS, "changed_at")
+        )
+        conn.execute(f"CREATE TEMPORARY TABLE incoming (id text, {columns})".encode())
         conn.commit()
         vendor = http.client.HTTPConnection("127.0.0.1", port)
         measured.begin()
@@ -51,21 +71,21 @@ def main(url: str, port: int) -> None:
             rows += page.results
             after = (page.paging.get("next") or {}).get("after", "")
             if len(rows) >= BATCH or not after:
-                conn.execute("TRUNCATE incoming")
-                with (
-                    conn.cursor() as cursor,
-                    cursor.copy(f"COPY incoming (id, {names}) FROM STDIN".encode()) as copy,
-                ):
-                    for row in rows:
-                        values = row.properties
-                        copy.write_row((row.id, *(values[name] for name in COLUMNS)))
-                conn.execute(
-                    f"""INSERT INTO bench_limit (id, {names}) SELECT id, {names} FROM incoming
-                        ON CONFLICT (id) DO UPDATE SET {updates}""".encode()
-                )
-                conn.commit()
+                _upsert(conn, rows)
                 rows = []
         measured.end()
+
+
+def _upsert(conn: psycopg.Connection[Any], rows: list[Contact]) -> None:
+    named = (*COLUMNS[:13], "lastmodifieddate")
+    conn.execute("DELETE FROM incoming")
+    with conn.cursor() as cursor, cursor.copy("COPY incoming FROM STDIN") as copy:
+        for row in rows:
+            values = row.properties
+            copy.write_row((row.id, *(values[name] for name in named)))
+    conn.execute(UPDATE.encode())
+    conn.execute(INSERT.encode())
+    conn.commit()
 
 
 if __name__ == "__main__":
