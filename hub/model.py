@@ -139,8 +139,7 @@ class DeliveryState(StrEnum):
     """Where a row of the send ledger stands."""
 
     QUEUED = "queued"
-    CLAIMED = "claimed"  # leased by a worker, nothing is on the wire yet
-    SENDING = "sending"  # committed just before SMTP; a crash here leaves the outcome unknown
+    CLAIMED = "claimed"  # leased by a worker: composed, offered, or soon to be
     ACCEPTED = "accepted"  # the relay took it
     REJECTED = "rejected"  # the relay refused it for good
     UNCERTAIN = "uncertain"  # nobody knows; never resent blindly

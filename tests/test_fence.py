@@ -262,10 +262,10 @@ async def test_a_restored_database_sends_nothing_until_it_is_released_and_never_
     await post.run("mail")
     async with (
         post.runtime.db.transaction() as conn
-    ):  # as in the middle of sending: three claimed, two on their way
+    ):  # as in the middle of sending: three waiting, two claimed
         await conn.execute(
             """UPDATE delivery d SET retry_at = NULL, claimed_by = 'w',
-                   state = CASE WHEN n.n > 3 THEN 'sending' ELSE 'claimed' END
+                   state = CASE WHEN n.n > 3 THEN 'claimed' ELSE 'queued' END
                FROM (SELECT id, row_number() OVER (ORDER BY id) AS n FROM delivery
                      WHERE state = 'queued' AND occurrence = 'campaign:spring') n WHERE n.id = d.id"""
         )

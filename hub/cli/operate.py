@@ -61,6 +61,7 @@ def serve(place: Place) -> None:
     """Run the web application: webhooks, tracking, unsubscription, status."""
     import uvicorn
 
+    from hub.jobs import process
     from hub.supervise import orphaned
     from hub.web.app import application
 
@@ -79,13 +80,14 @@ def serve(place: Place) -> None:
             watching.cancel()
 
     with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises it again when everything has ended
-        _run(go())
+        process.run(go())
 
 
 @click.command()
 @click.pass_obj
 def worker(place: Place) -> None:
     """Run a worker: pulls, lists, funnels, mails, results and pushes, woken by Redis and by a sweep of PostgreSQL."""
+    from hub.jobs import process
     from hub.jobs import worker as jobs
     from hub.supervise import orphaned
 
@@ -95,17 +97,7 @@ def worker(place: Place) -> None:
             await jobs.run(runtime)
             watching.cancel()
 
-    _run(go())
-
-
-def _run(work: Any) -> None:
-    """asyncio on uvloop where that exists."""
-    try:
-        import uvloop
-    except ImportError:
-        asyncio.run(work)
-    else:
-        uvloop.run(work)
+    process.run(go())
 
 
 async def _stop_when_orphaned(stop: Any, orphaned: Any) -> None:

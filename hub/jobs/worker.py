@@ -13,7 +13,7 @@ from arq.worker import Worker, func
 from redis.exceptions import RedisError
 
 from hub.errors import HubError
-from hub.jobs import stages
+from hub.jobs import process, stages
 from hub.jobs.runtime import Runtime
 from hub.jobs.wake import QUEUE, Wake, redis_settings
 from hub.store import runs
@@ -62,6 +62,7 @@ async def run(runtime: Runtime) -> None:
     running: Running = {}
     ctx = {"runtime": runtime, "running": running}
     _stop_on_signals(runtime.stopping)
+    process.settle_in()
     while not runtime.stopping.is_set():
         worker = Worker(
             functions=[func(work, name="work", keep_result=0, timeout=JOB_SECONDS, max_tries=1)],

@@ -27,7 +27,8 @@ from hub.mail import footer, parts, program, template, utm
 from hub.mail.encoding import header_text, one_line
 from hub.mail.links import Links
 from hub.mail.variant import Variant, Wording, looked_up
-from hub.signing import Signer, packed
+from hub.sdk.content import Sound, sound
+from hub.signing import Signer
 
 _ADDRESS = re.compile(r'[^\s<>"(),:;\\\[\]@\x00-\x1f\x7f]+@([^\s<>"(),:;\\\[\]@\x00-\x1f\x7f]+)')
 
@@ -43,9 +44,9 @@ class Recipient:
 
 
 class Mail(NamedTuple):
-    """A finished mail. `content` has CRLF lines only."""
+    """A finished mail."""
 
-    content: bytes
+    content: Sound
     message_id: str
     return_path: str
     subject: str
@@ -167,7 +168,7 @@ class Message:
             fields["List-Unsubscribe-Post"] = "List-Unsubscribe=One-Click"
         else:
             fields["Auto-Submitted"] = "auto-generated"
-        return top, b"".join(_header(key, value) for key, value in fields.items())
+        return sound(top), b"".join(_header(key, value) for key, value in fields.items())
 
     def _files(self) -> parts.Frame:
         base, section = self.composer.base_dir, self.section
@@ -179,7 +180,7 @@ class Message:
                 f"the files of message {self.name} make it {size:,} bytes larger, more than {section.max_size:,}",
                 "link to them instead, or raise max_size",
             )
-        return parts.frame(self.name, images, attachments)
+        return parts.Frame(*map(sound, parts.frame(self.name, images, attachments)))
 
     def _variant(self, language: str, tracked: bool) -> Variant:
         """The message in a language of `_wordings`, tracked as it wishes or not at all."""
@@ -191,7 +192,7 @@ class Message:
                 wording,
                 Links(clicks=self.clicks and tracked, base_url=self._base_url, signer=self.composer.signer, utm=self._utm),
                 opens=self.opens and tracked,
-                before=self._fixed + fixed + b"MIME-Version: 1.0\r\n" + self._frame.before,
+                before=sound(self._fixed + fixed + b"MIME-Version: 1.0\r\n" + self._frame.before),
                 contact_fields=self.composer.contact_fields,
                 constants={"message": self.name, "postal_address": self.composer.settings.sender.postal_address},
             )  # fmt: skip
@@ -213,30 +214,31 @@ class Message:
         `track`: false for a preview, which no click or open may count for.
         """
         variant = self._only if track and self._only is not None else self._chosen(to.contact, track)
-        signer = self.composer.signer
-        ident = packed(to.delivery_id)
-        unsubscribe_url = variant.links.unsubscribe_url(ident)
+        tokens = self.composer.signer.tokens(to.delivery_id)
+        unsubscribe_url = f"{self._base_url}/u/{tokens.unsubscribe}"
         values: dict[str, Any] = {
             "contact": {**self._blank, **to.contact},
             "deals": to.deals,
             "unsubscribe_url": unsubscribe_url,
             "message": self.name,
             "postal_address": self.composer.settings.sender.postal_address,
-            "ident": ident,
+            "click": tokens.click,
         }
         if variant.opens:
-            values["open_url"] = variant.links.open_url(ident)
+            values["open_url"] = f"{self._base_url}/o/{tokens.open}"
         subject = variant.subject(values)
         if variant.has_preheader:
             values["preheader"] = variant.preheader(values)
-        message_id = signer.message_id(to.delivery_id, self.composer.settings.sender.list_domain)
+        message_id = f"<{tokens.message}@{self.composer.settings.sender.list_domain}>"
         local, _, domain = self._return_path
         unsubscribe = f"List-Unsubscribe: <{unsubscribe_url}>\r\n" if self.marketing else ""
+        own = b"To: %b\r\nSubject: %b\r\n%bMessage-ID: %b\r\n%b" % (
+            _mailbox(to.email), header_text(subject), _date(now.replace(microsecond=0)), message_id.encode(), unsubscribe.encode()
+        )  # fmt: skip
         content = b"".join(
             [
                 self._top,
-                b"To: %b\r\nSubject: %b\r\n" % (_mailbox(to.email), header_text(subject)),
-                f"Date: {_date(now.replace(microsecond=0))}\r\nMessage-ID: {message_id}\r\n{unsubscribe}".encode(),
+                sound(own),
                 variant.before,
                 *variant.text.pieces(values),
                 self._frame.between,
@@ -244,7 +246,7 @@ class Message:
                 self._frame.after,
             ]
         )
-        return Mail(content, message_id, f"{local}+{signer.bounce_token(ident)}@{domain}", subject)
+        return Mail(Sound(content), message_id, f"{local}+{tokens.bounce}@{domain}", subject)
 
 
 def _first(*wishes: bool | None) -> bool:
@@ -253,8 +255,8 @@ def _first(*wishes: bool | None) -> bool:
 
 
 @lru_cache(maxsize=16)
-def _date(now: datetime) -> str:
-    return format_datetime(now)
+def _date(now: datetime) -> bytes:
+    return f"Date: {format_datetime(now)}\r\n".encode()
 
 
 def _mailbox(address: str) -> bytes:

@@ -1,4 +1,4 @@
-"""DKIM signatures (RFC 6376, relaxed/relaxed) on `cryptography`: RSA-SHA256 and Ed25519-SHA256 (RFC 8463).
+"""DKIM signatures (RFC 6376, relaxed/simple) on `cryptography`: RSA-SHA256 and Ed25519-SHA256 (RFC 8463).
 
 A domain may have several keys. Of each algorithm the first one that may sign does; so with an RSA and an Ed25519
 key a mail carries both signatures. Rotation: publish the new key's record, add the key with `sign: false`, and once
@@ -6,6 +6,9 @@ the record is seen everywhere put the key first and let it sign; take the old on
 
 What is signed beside the body: the header fields of `COVERED` as often as they are there, and From once more than
 it is there, so that nobody can add a second From (RFC 6376, section 8.15). Messages have CRLF lines only.
+
+The header is relaxed and the body simple: a relay may fold a header anew, but in a body of quoted-printable and base64
+there is no white space that one would touch; and the relaxed form of a body costs a sixth of what RSA does.
 """
 
 from __future__ import annotations
@@ -33,6 +36,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from hub.clock import Clock
 from hub.config.settings import DkimKeySection
 from hub.errors import ConfigError
+from hub.sdk.content import Sound, sound
 
 Algorithm = Literal["rsa-sha256", "ed25519-sha256"]
 
@@ -206,7 +210,8 @@ class Signer:
         """The message behind its DKIM-Signature fields; unchanged when no key is for its From.
 
         Raises ValueError for a message without From."""
-        head, _, body = message.partition(b"\r\n\r\n")
+        end = message.find(b"\r\n\r\n")
+        head = message if end < 0 else message[:end]
         fields = canonical_fields(head)
         if b"from" not in fields:
             raise ValueError("a message without From cannot be signed")
@@ -218,16 +223,17 @@ class Signer:
         covered = b"\r\n".join(
             value for name in COVERED if name in fields for value in reversed(fields[name])
         )
-        body_hash = binascii.b2a_base64(sha256(canonical_body(body)).digest(), newline=False)
+        hashed = binascii.b2a_base64(body_hash(message, len(head) + 4), newline=False)
         now = int(self.clock.wall().timestamp())
         parts: list[bytes] = []
         for each in signing:
-            start = b"".join((_first_lines(each, names, now), b"\r\n\tbh=", body_hash, b";\r\n\tb="))
+            start = b"".join((_first_lines(each, names, now), b"\r\n\tbh=", hashed, b";\r\n\tb="))
             # The field itself comes last, as relaxed as the others, with its b= still empty and without its CRLF.
             own = b"dkim-signature:" + start[16:].replace(b"\r\n\t", b" ")
             signature = binascii.b2a_base64(each.sign(covered + b"\r\n" + own), newline=False)
             parts += (start, _folded(signature), b"\r\n")
-        return b"".join((*parts, message))
+        made = b"".join(parts)
+        return Sound(sound(made) + message) if message.__class__ is Sound else made + message
 
     async def sign_all(self, messages: Sequence[bytes]) -> list[bytes]:
         """All messages signed, in their order, by threads: `cryptography` lets the others run while it signs."""
@@ -265,26 +271,23 @@ def canonical_fields(head: bytes) -> dict[bytes, list[bytes]]:
     return found
 
 
-def canonical_body(body: bytes) -> bytes:
-    """The body in the relaxed form (RFC 6376, section 3.4.4). `replace` costs one search where there is nothing to do."""
-    body = body.replace(b"\t", b" ")
-    long = len(body) + 1
-    while len(body) < long:
-        long, body = len(body), body.replace(b"  ", b" ")
-    body = body.replace(b" \r\n", b"\r\n")
-    if not body.endswith(b"\r\n"):
-        body = body.removesuffix(b" ") + b"\r\n"
-    end = len(body)
-    while body.endswith(b"\r\n\r\n", 0, end):
+def body_hash(message: bytes, start: int) -> bytes:
+    """SHA-256 over the body, which begins at `start`, in the simple form (RFC 6376, section 3.4.3): as it is, with one
+    CRLF at its end."""
+    end = len(message)
+    while end - start >= 4 and message.endswith(b"\r\n\r\n", 0, end):
         end -= 2
-    return b"" if end == 2 else body[:end]
+    found = sha256(memoryview(message)[start:end])
+    if not message.endswith(b"\r\n", start, end):
+        found.update(b"\r\n")
+    return found.digest()
 
 
 @lru_cache(256)
 def _first_lines(key: Key, names: tuple[bytes, ...], now: int) -> bytes:
     """The field down to its h=, the same for all mails of one second."""
     tags = [
-        f"v=1; a={key.algorithm}; c=relaxed/relaxed;",
+        f"v=1; a={key.algorithm}; c=relaxed/simple;",
         f"d={key.domain};",
         f"s={key.selector};",
         f"t={now};",

@@ -13,6 +13,8 @@ from functools import lru_cache
 
 from markupsafe import escape
 
+from hub.sdk.content import sound
+
 SOFT_BREAK = b"=\r\n"
 LINE = 76
 MAX_WORD = 900  # a line may have 998 octets (RFC 5322, 2.1.1)
@@ -40,7 +42,7 @@ def quoted_printable(text: str) -> bytes:
         encoded = b"\r\n".join([_without_dot(line) for line in encoded.split(b"\r\n")])
     if len(encoded) - encoded.rfind(b"\n") > LINE:  # no room for the "=" of the soft break after it
         encoded = _with_room(encoded)
-    return encoded
+    return sound(encoded)
 
 
 def _with_room(encoded: bytes) -> bytes:

@@ -1,7 +1,7 @@
 """What a worker has put on the wire, kept where a kill -9 does not reach: so little is uncertain after a crash.
 
-The ledger says `sending` of whole groups before anything of them is offered. Which of them were really offered, and
-what was answered, a worker notes in a file that is mapped into its memory: two stores a mail, no call. The kernel
+The ledger knows which mails a worker has claimed, hundreds at a time. Which of them were really offered, and what was
+answered, the worker notes in a file that is mapped into its memory: two stores a mail, no call. The kernel
 keeps the file when the process dies. Whoever recovers the ledger then knows: not noted - never offered, goes again;
 noted with an answer - settled by it; noted without one - uncertain.
 
@@ -21,14 +21,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-MAGIC = b"mailyard journal 1"
+MAGIC = b"mailyard journal 2"
 SLOTS = 16_384
 _HEADER = struct.Struct("<32s64s?")
-_SLOT = struct.Struct("<qqBH101s")  # id, claim, state, code, the reply's text
-_STATE = struct.Struct("<BH101s")
-_STATE_AT = 16
+_SLOT = struct.Struct("<qqBBH100s")  # id, claim, which relay, state, code, the reply's text
+_STATE = struct.Struct("<BH100s")
+_STATE_AT = 17
 FREE, OFFERED, ANSWERED = 0, 1, 2
-_FIRST = 128
+_RELAYS_AT, _FIRST = 128, 4_096
+"""Between the two: the relays' names, each with a NUL behind it."""
 
 
 def boot_id() -> bytes:
@@ -56,6 +57,7 @@ class Journal:
         self.path = _file(where, worker)
         self._free: list[int] = []
         self._slots: dict[int, int] = {}
+        self._relays: dict[str, int] = {}
         self._map: mmap.mmap | None = None
         self._file: int = -1
 
@@ -83,21 +85,34 @@ class Journal:
         os.close(self._file)
         self._map = None
 
-    def offered(self, id: int, claim: int) -> None:
+    def offered(self, id: int, claim: int, relay: str) -> None:
         """Note before the end of a mail goes out."""
         if self._map is None:
             return
-        if not self._free:
+        which = self._relays.get(relay)
+        if which is None:
+            which = self._named(relay)
+        if not self._free or which < 0:
             _HEADER.pack_into(self._map, 0, MAGIC, b"", False)  # it knows not all: it is not to be believed
             return
         at = self._slots[id] = self._free.pop()
-        _SLOT.pack_into(self._map, at, id, claim, OFFERED, 0, b"")
+        _SLOT.pack_into(self._map, at, id, claim, which, OFFERED, 0, b"")
+
+    def _named(self, relay: str) -> int:
+        """The number of a relay, whose name is written down; negative where it has no room."""
+        assert self._map is not None
+        names = b"".join(name.encode() + b"\0" for name in [*self._relays, relay])
+        if len(names) > _FIRST - _RELAYS_AT or len(self._relays) > 255:
+            return -1
+        self._map[_RELAYS_AT : _RELAYS_AT + len(names)] = names
+        self._relays[relay] = len(self._relays)
+        return self._relays[relay]
 
     def answered(self, id: int, code: int, text: str) -> None:
         """Note the relay's answer."""
         at = self._slots.get(id)
         if at is not None and self._map is not None:
-            _STATE.pack_into(self._map, at + _STATE_AT, ANSWERED, code, text.encode()[:101])
+            _STATE.pack_into(self._map, at + _STATE_AT, ANSWERED, code, text.encode()[:100])
 
     def forget(self, ids: Iterable[int]) -> None:
         """The ledger knows what became of these."""
@@ -110,10 +125,10 @@ class Journal:
 
 @dataclass
 class Left:
-    """What a dead worker's journal knows: (id, claim) that were offered, and the answers (code, text) to some of them."""
+    """What a dead worker's journal knows: (id, claim) that were offered, and the answers (relay, code, text) to some."""
 
     offered: set[tuple[int, int]] = field(default_factory=set)
-    answers: dict[tuple[int, int], tuple[int, str]] = field(default_factory=dict)
+    answers: dict[tuple[int, int], tuple[str, int, str]] = field(default_factory=dict)
 
 
 def alive(where: Path, worker: str) -> bool:
@@ -151,12 +166,12 @@ def read(where: Path, worker: str) -> Left | None:
     magic, boot, whole = _HEADER.unpack_from(content, 0)
     if magic.rstrip(b"\0") != MAGIC or not whole or boot.rstrip(b"\0") != boot_id():
         return None
-    left = Left()
-    for id, claim, state, code, text in _SLOT.iter_unpack(content[_FIRST:]):
+    left, relays = Left(), content[_RELAYS_AT:_FIRST].decode().split("\0")
+    for id, claim, relay, state, code, text in _SLOT.iter_unpack(content[_FIRST:]):
         if state != FREE:
             left.offered.add((id, claim))
         if state == ANSWERED:
-            left.answers[id, claim] = (code, text.rstrip(b"\0").decode("utf-8", "replace"))
+            left.answers[id, claim] = (relays[relay], code, text.rstrip(b"\0").decode("utf-8", "replace"))
     return left
 
 

@@ -1,4 +1,4 @@
-"""One relay's way out: mails that are begun and wait, the sessions that take them, and what became of each.
+"""One relay's way out: mails that are composed and wait, the sessions that take them, and what became of each.
 
 A lane is the `Source` of its sessions. Mails go in at one end (`put`), fates come out at the other (`fates`), and
 each mail that went in comes out once.
@@ -25,15 +25,15 @@ from hub.store.ledger import Claimed, Sent
 log = structlog.get_logger()
 
 FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS = 60.0, 3_600.0
-AHEAD = 400
-"""Mails that wait for a session at most: what a crash leaves uncertain is what was begun."""
+AHEAD, MOST_WAITING = 64, 400
+"""Mails that wait for a session before more are composed; and together with those that wait for their receiver."""
 PARKED_SECONDS = 5.0
 MAX_OFFERS = 3
 """A mail whose offer ends that many sessions waits like one that was refused: it may be what ends them."""
 
 
-class Begun(NamedTuple):
-    """A mail that the ledger knows to be on its way."""
+class Outgoing(NamedTuple):
+    """A mail that is claimed and composed."""
 
     claimed: Claimed
     subject: str
@@ -51,7 +51,7 @@ class Lane:
         self._progress = progress
         self._ready: deque[Offer] = deque()
         self._parked: dict[str, _Parked] = {}  # by domain: their receiver takes no more at the moment
-        self._begun: dict[int, Begun] = {}
+        self._mails: dict[int, Outgoing] = {}
         self._offers: dict[int, int] = {}
         self._answers = 0
         self._proved = False  # an answer came since the last failure
@@ -60,6 +60,11 @@ class Lane:
         self._sessions: set[asyncio.Task[None]] = set()
         if way.pipelining is not None:
             relay.pipelining = cast("Pipelining", way.pipelining)
+
+    @property
+    def ready(self) -> int:
+        """Mails that a session may take now."""
+        return len(self._ready)
 
     @property
     def waiting(self) -> int:
@@ -71,10 +76,10 @@ class Lane:
         """Whether the relay is not to be reached: no session may be opened, or the last one failed and none is left."""
         return not self._sessions and (bool(self.failure) or not self.way.usable())
 
-    def put(self, mails: Iterable[Begun]) -> None:
-        """Take in mails that are begun in the ledger, and open sessions for them."""
+    def put(self, mails: Iterable[Outgoing]) -> None:
+        """Take in mails, and open sessions for them."""
         for mail in mails:
-            self._begun[mail.offer.id] = mail
+            self._mails[mail.offer.id] = mail
             self._ready.append(mail.offer)
         self._fresh.set()
         while not self._closing and len(self._sessions) < min(self.way.sessions(), self.waiting):
@@ -82,10 +87,10 @@ class Lane:
             self._sessions.add(session)
             session.add_done_callback(self._ended)
 
-    def take_back(self) -> list[Begun]:
+    def take_back(self) -> list[Outgoing]:
         """Everything that no session has taken, to be offered elsewhere or given back."""
         parked = [offer for each in self._parked.values() for offer in each.offers]
-        found = [self._begun.pop(offer.id) for offer in [*parked, *self._ready]]
+        found = [self._mails.pop(offer.id) for offer in [*parked, *self._ready]]
         self._parked.clear()
         self._ready.clear()
         return found
@@ -164,7 +169,7 @@ class Lane:
         return False
 
     def begun(self, offer: Offer) -> None:
-        self.journal.offered(offer.id, self._begun[offer.id].claimed.claim)
+        self.journal.offered(offer.id, self._mails[offer.id].claimed.claim, self.name)
 
     def answered(self, offer: Offer, reply: Reply) -> None:
         self.journal.answered(offer.id, reply.code, reply.text)
@@ -173,7 +178,8 @@ class Lane:
             self._proved = True
             self.way.session_worked()
         self.way.told(_domain(offer), reply)
-        self.fates.append(fate(self._begun.pop(offer.id).claimed, self.name, reply))
+        mail = self._mails.pop(offer.id)
+        self.fates.append(fate(mail.claimed, mail.subject, self.name, reply))
 
     def unsent(self, offer: Offer, reason: str) -> None:
         self.journal.forget([offer.id])
@@ -183,15 +189,17 @@ class Lane:
             self._ready.appendleft(offer)
             return
         del self._offers[offer.id]
-        claimed = self._begun.pop(offer.id).claimed
+        claimed = self._mails.pop(offer.id).claimed
         self.fates.append(
             Sent(claimed.id, claimed.claim, "queued", self.name, reason=reason, retry_seconds=pause(claimed))
         )
 
     def unknown(self, offer: Offer, reason: str) -> None:
         self.way.unknown(_domain(offer))
-        claimed = self._begun.pop(offer.id).claimed
-        self.fates.append(Sent(claimed.id, claimed.claim, "uncertain", self.name, reason=reason))
+        claimed, subject, _ = self._mails.pop(offer.id)
+        self.fates.append(
+            Sent(claimed.id, claimed.claim, "uncertain", self.name, reason=reason, subject=subject)
+        )
 
     # --- receivers that take no more now ---------------------------------------------------------------------
 
@@ -200,7 +208,7 @@ class Lane:
         if wait <= PARKED_SECONDS:
             self._parked[domain] = _Parked(time.monotonic() + wait, deque([offer]))
             return
-        claimed = self._begun.pop(offer.id).claimed
+        claimed = self._mails.pop(offer.id).claimed
         reason = "the relay or the receiver takes no more at the moment"
         self.fates.append(
             Sent(
@@ -248,19 +256,19 @@ def pause(claimed: Claimed) -> float:
     return float(min(FIRST_RETRY_SECONDS * 2.0 ** (claimed.attempts - 1), LAST_RETRY_SECONDS))
 
 
-def fate(claimed: Claimed, relay: str, reply: Reply) -> Sent:
+def fate(claimed: Claimed, subject: str, relay: str, reply: Reply) -> Sent:
     """What a relay's reply means for the ledger."""
     text = reply.text[:500]
     if reply.accepted:
-        return Sent(claimed.id, claimed.claim, "accepted", relay, reply.code, text)
+        return Sent(claimed.id, claimed.claim, "accepted", relay, reply.code, text, "", subject)
     if reply.temporary:
         return Sent(
-            claimed.id, claimed.claim, "queued", relay, reply.code, text, "the relay asked to try later", pause(claimed)
+            claimed.id, claimed.claim, "queued", relay, reply.code, text, "the relay asked to try later", subject, pause(claimed)
         )  # fmt: skip
     kind = classify(code=reply.code, enhanced=reply.enhanced, text=reply.text, stage=reply.stage)
     bounce = {
         "class": kind.value, "code": reply.code, "enhanced": reply.enhanced, "reason": text, "stage": reply.stage,
     }  # fmt: skip
     return Sent(
-        claimed.id, claimed.claim, "rejected", relay, reply.code, text, "refused by the relay", bounce=bounce
-    )
+        claimed.id, claimed.claim, "rejected", relay, reply.code, text, "refused by the relay", subject, bounce=bounce
+    )  # fmt: skip

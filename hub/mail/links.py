@@ -1,6 +1,6 @@
 """Links led through the hub and told apart for web analytics, where a message wants it.
 
-A link's address is signed with its delivery and stands in the URL, so that the click endpoint leads nowhere else.
+A link's address is signed and stands in the URL, so that the click endpoint leads nowhere else.
 What can be known of a link before there is a recipient is done when the message is compiled.
 """
 
@@ -35,11 +35,9 @@ class Links:
     ) -> None:
         self.clicks, self.base_url, self.signer, self.utm = clicks, base_url, signer, utm
 
-    def unsubscribe_url(self, ident: bytes) -> str:
-        return f"{self.base_url}/u/{self.signer.token_bytes('unsubscribe', ident).decode()}"
-
-    def open_url(self, ident: bytes) -> str:
-        return f"{self.base_url}/o/{self.signer.token_bytes('open', ident).decode()}"
+    def led(self, url: str) -> tuple[str, str]:
+        """A link led through the hub: what stands before the recipient's token, and what after it."""
+        return f"{self.base_url}/c/", f".{self.signer.link(url)}?u={quote(url, safe='')}"
 
     # --- compiled once ---------------------------------------------------------------------------------------
 
@@ -92,19 +90,15 @@ class Links:
 
     def _dynamic(self, address: Program, *, html: bool) -> Program:
         """A link that each recipient has another one of."""
+        written = program.as_text(address)
         if html:
-            return (Text(lambda values: self._placed(program.text_of(address, values), values)),)
-        return (Text(lambda values: self._with_utm(program.text_of(address, values))),)
+            return (Text(lambda values: self._placed(written(values), values)),)
+        return (Text(lambda values: self._with_utm(written(values))),)
 
     def _known(self, url: str) -> Program:
         """A link that is the same for everybody: all but the token is known."""
-        signer, signed = self.signer, url.encode()
-        token = Token(lambda values: signer.token_bytes("click", values["ident"], signed))
-        return (
-            html_lib.escape(f"{self.base_url}/c/"),
-            token,
-            html_lib.escape(f"?u={quote(url, safe='')}"),
-        )
+        before, after = self.led(url)
+        return html_lib.escape(before), Token("click"), html_lib.escape(after)
 
     def _with_utm(self, url: str) -> str:
         return url if self.utm is None else self.utm(url)
@@ -137,8 +131,8 @@ class Links:
             escaped = html_lib.escape(url)
         if not self.clicks:
             return escaped
-        token = self.signer.token_bytes("click", values["ident"], url.encode()).decode()
-        return html_lib.escape(f"{self.base_url}/c/{token}?u={quote(url, safe='')}")
+        before, after = self.led(url)
+        return html_lib.escape(f"{before}{values['click']}{after}")
 
 
 def _to_the_web(url: str) -> bool:

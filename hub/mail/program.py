@@ -1,16 +1,16 @@
 """Templates as programs: what is the same for everybody, what is filled in, and what depends on a condition.
 
 Jinja2 parses; its tree is cut into text, values and branches. Simple expressions (a field, `or`, a comparison, a plain
-filter) become Python functions; every other expression is left to Jinja itself, so that each means what Jinja says.
+filter) become Python; every other expression is left to Jinja itself, so that each means what Jinja says.
 A template with a loop or a macro has no program: it is rendered by Jinja for each recipient.
 """
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from itertools import count
+from typing import Any, NamedTuple
 
 from jinja2 import Template, nodes
 from jinja2.sandbox import SandboxedEnvironment
@@ -21,21 +21,27 @@ Values = Mapping[str, Any]
 """What a template may name: contact, deals, unsubscribe_url ..."""
 Function = Callable[[Values], Any]
 
-_COMPARE: dict[str, Callable[[Any, Any], Any]] = {
-    "eq": operator.eq, "ne": operator.ne, "lt": operator.lt, "lteq": operator.le, "gt": operator.gt, "gteq": operator.ge,
-}  # fmt: skip
+_COMPARE = {"eq": "==", "ne": "!=", "lt": "<", "lteq": "<=", "gt": ">", "gteq": ">="}
 PLAIN_FILTERS = ("capitalize", "lower", "title", "trim", "upper")
+DEEPEST = 40
+"""Expressions and branches inside of each other: Python takes about a hundred."""
+
+
+class Expression(NamedTuple):
+    """Python over `values` and `contact`, and what its other names stand for. They are made here and are all different;
+    of the template only names of known fields are in it, as literals."""
+
+    source: str
+    names: dict[str, Any]
+    depth: int = 0
 
 
 @dataclass(frozen=True)
 class Value:
     """Filled in for each recipient, printed and escaped as Jinja does."""
 
-    value: Function
+    value: Expression
     html: bool
-
-    def text(self, values: Values) -> str:
-        return printed(self.value(values), html=self.html)
 
 
 @dataclass(frozen=True)
@@ -47,16 +53,16 @@ class Text:
 
 @dataclass(frozen=True)
 class Token:
-    """Filled in for each recipient: plain characters that need neither escaping nor encoding."""
+    """Filled in for each recipient: the value of this name, plain characters that need neither escaping nor encoding."""
 
-    make: Callable[[Values], bytes]
+    name: str
 
 
 @dataclass(frozen=True)
 class Branch:
     """One program or the other."""
 
-    test: Function
+    test: Expression
     then: Program
     otherwise: Program
 
@@ -147,19 +153,19 @@ class _Compiler:
 
     def _output(self, node: nodes.Expr) -> Value | Text:
         plain = self._plain(node)
-        if plain is not None:
+        if plain is not None and plain.depth <= DEEPEST:
             return Value(plain, self.html)
         template = self._template([nodes.Output([node], lineno=1)])
         return Text(lambda values: "".join(template.root_render_func(template.new_context(dict(values)))))
 
-    def _test(self, node: nodes.Node) -> Function:
+    def _test(self, node: nodes.Node) -> Expression:
         assert isinstance(node, nodes.Expr)
         plain = self._plain(node)
-        if plain is not None:
+        if plain is not None and plain.depth <= DEEPEST:
             return plain
         mark = nodes.Output([nodes.TemplateData("1", lineno=1)], lineno=1)
         template = self._template([nodes.If(node, [mark], [], [], lineno=1)])
-        return lambda values: any(template.root_render_func(template.new_context(dict(values))))
+        return called(lambda values: any(template.root_render_func(template.new_context(dict(values)))))
 
     def _template(self, body: list[nodes.Node]) -> Template:
         tree = nodes.Template(body, lineno=1)
@@ -167,36 +173,36 @@ class _Compiler:
         code = self.environment.compile(tree)
         return Template.from_code(self.environment, code, self.environment.make_globals(None))
 
-    def _plain(self, node: nodes.Expr) -> Function | None:
-        """The expression as a plain function, or None where only Jinja knows what it means."""
+    def _plain(self, node: nodes.Expr) -> Expression | None:
+        """The expression in Python, or None where only Jinja knows what it means."""
         if isinstance(node, nodes.Const):
-            constant = node.value
-            return lambda values: constant
+            return _constant_named(node.value)
         if isinstance(node, nodes.Getattr | nodes.Getitem):
             return self._field(node)
         if isinstance(node, nodes.Name):
-            name = node.name
-            return (lambda values: values[name]) if name in _PLAIN_NAMES else None
+            return Expression(f"values[{node.name!r}]", {}) if node.name in _PLAIN_NAMES else None
         if isinstance(node, nodes.Filter):
             return self._filtered(node)
         if isinstance(node, nodes.Not):
             inner = self._plain(node.node)
-            return None if inner is None else lambda values: not inner(values)
+            return (
+                None if inner is None else Expression(f"(not {inner.source})", inner.names, inner.depth + 1)
+            )
         if isinstance(node, nodes.Or | nodes.And):
-            return self._both(node)
-        if isinstance(node, nodes.Compare):
-            return self._compared(node)
+            return self._both(node.left, "or" if isinstance(node, nodes.Or) else "and", node.right)
+        if isinstance(node, nodes.Compare) and len(node.ops) == 1 and node.ops[0].op in _COMPARE:
+            return self._both(node.expr, _COMPARE[node.ops[0].op], node.ops[0].expr)
         return None
 
-    def _field(self, node: nodes.Getattr | nodes.Getitem) -> Function | None:
+    def _field(self, node: nodes.Getattr | nodes.Getitem) -> Expression | None:
         name = node.attr if isinstance(node, nodes.Getattr) else _constant(node.arg)
         if not (
             isinstance(node.node, nodes.Name) and node.node.name == "contact" and name in self.contact_fields
         ):
             return None
-        return lambda values: values["contact"][name]
+        return Expression(f"contact[{name!r}]", {})
 
-    def _filtered(self, node: nodes.Filter) -> Function | None:
+    def _filtered(self, node: nodes.Filter) -> Expression | None:
         if (
             node.node is None
             or node.name not in PLAIN_FILTERS
@@ -207,27 +213,35 @@ class _Compiler:
         ):
             return None
         inner = self._plain(node.node)
-        apply = self.environment.filters[node.name]
-        return None if inner is None else lambda values: apply(inner(values))
+        if inner is None:
+            return None
+        apply = _constant_named(self.environment.filters[node.name])
+        return Expression(f"{apply.source}({inner.source})", inner.names | apply.names, inner.depth + 1)
 
-    def _both(self, node: nodes.Or | nodes.And) -> Function | None:
-        left, right = self._plain(node.left), self._plain(node.right)
-        if left is None or right is None:
+    def _both(self, left: nodes.Expr, operator: str, right: nodes.Expr) -> Expression | None:
+        first, second = self._plain(left), self._plain(right)
+        if first is None or second is None:
             return None
-        if isinstance(node, nodes.Or):
-            return lambda values: left(values) or right(values)
-        return lambda values: left(values) and right(values)
-
-    def _compared(self, node: nodes.Compare) -> Function | None:
-        if len(node.ops) != 1 or node.ops[0].op not in _COMPARE:
-            return None
-        left, right, compare = self._plain(node.expr), self._plain(node.ops[0].expr), _COMPARE[node.ops[0].op]
-        if left is None or right is None:
-            return None
-        return lambda values: compare(left(values), right(values))
+        return Expression(
+            f"({first.source} {operator} {second.source})",
+            first.names | second.names,
+            max(first.depth, second.depth) + 1,
+        )
 
 
 _PLAIN_NAMES = frozenset({"unsubscribe_url", "open_url", "preheader"})
+_numbers = count()
+
+
+def _constant_named(value: object) -> Expression:
+    name = f"k{next(_numbers)}"
+    return Expression(name, {name: value})
+
+
+def called(function: Function) -> Expression:
+    """A function of the values as an expression."""
+    name = f"f{next(_numbers)}"
+    return Expression(f"{name}(values)", {name: function})
 
 
 def joined(items: Iterable[Item]) -> Program:
@@ -241,16 +255,48 @@ def joined(items: Iterable[Item]) -> Program:
     return tuple(found)
 
 
-def text_of(program: Program, values: Values) -> str:
-    """The program's text for one recipient, not encoded."""
-    found = []
+# --- Python made of programs ---------------------------------------------------------------------------------
+
+
+def function(lines: Iterable[str], names: Mapping[str, Any]) -> Function:
+    """A function of the values, with these lines as its body."""
+    source = "\n    ".join(["def made(values):", "contact = values['contact']", *lines])
+    namespace = dict(names)
+    exec(compile(source, "<a compiled message>", "exec"), namespace)  # noqa: S102  # see Expression: no word of a template
+    made: Function = namespace["made"]
+    return made
+
+
+def as_text(program: Program) -> Callable[[Values], str]:
+    """The program's text for one recipient, not encoded, as a function. Raises NotCompilable for too deep branches."""
+    names: dict[str, Any] = {"html": _in_html, "text": _in_text}
+    return function([f"return {_text_source(program, names, 0)}"], names)
+
+
+def _text_source(program: Program, names: dict[str, Any], depth: int) -> str:
+    if depth > DEEPEST:
+        raise NotCompilable("branches too deep inside of each other")
+    sources = []
     for item in program:
         if isinstance(item, str):
-            found.append(item)
-        elif isinstance(item, Value | Text):
-            found.append(item.text(values))
+            made = _constant_named(item)
+        elif isinstance(item, Value):
+            made = item.value._replace(source=f"{'html' if item.html else 'text'}({item.value.source})")
+        elif isinstance(item, Text):
+            made = called(item.text)
         elif isinstance(item, Token):
-            found.append(item.make(values).decode())
+            made = Expression(f"values[{item.name!r}]", {})
         else:
-            found.append(text_of(item.then if item.test(values) else item.otherwise, values))
-    return "".join(found)
+            then, otherwise = (_text_source(side, names, depth + 1) for side in (item.then, item.otherwise))
+            made = Expression(f"({then} if {item.test.source} else {otherwise})", item.test.names)
+        names.update(made.names)
+        sources.append(made.source)
+    return f"''.join(({', '.join(sources)}{',' * bool(sources)}))"
+
+
+def _in_html(value: object) -> str:
+    return printed(value, html=True)
+
+
+def _in_text(value: object) -> str:
+    return value if value.__class__ is str else printed(value, html=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import groupby
 from pathlib import Path
 
 import structlog
@@ -22,21 +21,21 @@ async def recover(db: Database, clock: Clock, journals: Path) -> dict[str, int]:
     """Settle or queue again every mail of a worker that is gone. Returns how many became what: `queued`, `accepted`,
     `rejected`, `uncertain`."""
     async with db.transaction() as conn:
-        gone = await ledger.workers_gone(conn)
-        living = [worker for worker in gone if journal.alive(journals, worker)]
-        lost = await ledger.lost(conn, spare=living)
-        known = {worker: journal.read(journals, worker) for worker in {worker for worker, _, _ in lost}}
+        gone = [w for w in await ledger.workers_gone(conn) if not journal.alive(journals, w)]
+        known = {worker: journal.read(journals, worker) for worker in gone}
         fates: list[Sent] = []
-        for worker, mails in groupby(lost, key=lambda row: row[0]):
-            if (left := known[worker]) is not None:
-                fates += [
-                    found for _, relay, mail in mails if (found := _fate(left, relay, mail)) is not None
-                ]
+        unknown: list[Claimed] = []
+        for worker, mail in await ledger.lost(conn, gone):
+            found = _fate(known[worker], mail)
+            if found is None:
+                unknown.append(mail)
+            else:
+                fates.append(found)
         await ledger.settle(conn, fates, now=clock.now())
-        queued, uncertain = await ledger.recover(conn, spare=living)
+        await ledger.doubt(conn, unknown)
     for worker in known:
         journal.remove(journals, worker)
-    counts = {"queued": queued, "accepted": 0, "rejected": 0, "uncertain": uncertain}
+    counts = {"queued": 0, "accepted": 0, "rejected": 0, "uncertain": len(unknown)}
     for each in fates:
         counts[each.state] += 1
     if any(counts.values()):
@@ -44,11 +43,13 @@ async def recover(db: Database, clock: Clock, journals: Path) -> dict[str, int]:
     return counts
 
 
-def _fate(left: journal.Left, relay: str, mail: Claimed) -> Sent | None:
-    """What a journal says of a mail; None when it was on the wire and nobody knows."""
+def _fate(left: journal.Left | None, mail: Claimed) -> Sent | None:
+    """What a journal says of a mail; None when it may have been on the wire and nobody knows."""
+    if left is None:
+        return None
     key = (mail.id, mail.claim)
     if key not in left.offered:
         reason = "the hub stopped before it was offered"
         return Sent(mail.id, mail.claim, "queued", reason=reason, offered=False)
-    code, text = left.answers.get(key, (0, ""))
-    return fate(mail, relay, Reply(code, text, "data")) if 200 <= code < 600 else None
+    relay, code, text = left.answers.get(key, ("", 0, ""))
+    return fate(mail, "", relay, Reply(code, text, "data")) if 200 <= code < 600 else None

@@ -1,7 +1,7 @@
-"""Send what is due: claimed in chunks, composed, begun in groups, offered to relays, settled in group commits.
+"""Send what is due: claimed in chunks, composed in groups, offered to relays, settled in group commits.
 
-    ledger --claim--> compose (sign) --begin--> lane --sessions--> relay
-       ^------------------ settle <------------- fates
+    ledger --claim--> compose (sign) --> lane --sessions--> relay
+       ^---------------- settle <-------- fates
 
 Another relay is tried only for failures before acceptance. What was lost after the end of DATA is uncertain
 and stays so until something comes back of it. One bad recipient never fails the others.
@@ -10,10 +10,13 @@ and stays so until something comes back of it. One bad recipient never fails the
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
 
 import structlog
 from jinja2 import TemplateError
@@ -21,25 +24,28 @@ from jinja2 import TemplateError
 from hub.clock import Clock
 from hub.config.settings import RelaySection
 from hub.errors import HubError
-from hub.mail.compose import Composer, Recipient
+from hub.mail.compose import Composer, Message, Recipient
 from hub.mail.dkim import Signer
 from hub.mail.gates import Gates
 from hub.mail.journal import Journal
 from hub.mail.journal import folder as journal_folder
-from hub.mail.lane import AHEAD, Begun, Lane
+from hub.mail.lane import AHEAD, MOST_WAITING, Lane, Outgoing
 from hub.mail.recovery import recover
 from hub.mail.traffic import Traffic
 from hub.sdk.relay import Offer, Relay
 from hub.store import ledger
-from hub.store.database import Database
+from hub.store.database import Database, Line
 from hub.store.ledger import Claimed, Sent
 
 log = structlog.get_logger()
 
-CHUNK = 1_000
-GROUP = 200
-"""Mails that are begun in one commit."""
-SETTLE_SECONDS = 0.02
+CHUNK = 500
+"""Mails that are claimed in one commit. Where no journal can be believed, a crash leaves all that is claimed uncertain."""
+GROUP = 32
+"""Mails that are composed (and signed) together: few, so that they are still in the processor's cache when they leave."""
+SETTLE_SECONDS, SETTLE_MAILS = 0.1, 250
+"""What became of mails is recorded after so long, or so many, or when nothing else is under way."""
+TICK_SECONDS = 0.01
 FLUSH_SECONDS = 1.0
 AGAIN_SECONDS = 60.0
 """When a mail that no relay may carry now is looked at again."""
@@ -58,6 +64,15 @@ class Tally:
     @property
     def total(self) -> int:
         return self.accepted + self.rejected + self.uncertain + self.requeued
+
+
+class Addressed(NamedTuple):
+    """A claimed mail and what its template may name of the contact."""
+
+    claimed: Claimed
+    message: Message
+    contact: dict[str, Any]
+    deals: list[dict[str, Any]]
 
 
 class Sender:
@@ -84,6 +99,8 @@ class Sender:
         self._lanes: dict[str, Lane] = {}
         self._progress = asyncio.Event()
         self._over = False
+        self._reading: Line
+        self._writing: Line
         self._open = 0  # mails that are claimed and not settled
         self._fates: list[Sent] = []
         self._bars: dict[
@@ -98,7 +115,12 @@ class Sender:
         worker itself left behind, should its last round have failed, is taken back first.
         """
         await recover(self.db, self.clock, self.journal.path.parent)
-        async with self.db.exclusive(f"worker:{self.worker}"), self.traffic:
+        async with (
+            self.db.exclusive(f"worker:{self.worker}"),
+            self.traffic,
+            self.db.line() as self._reading,
+            self.db.line() as self._writing,
+        ):
             for name, relay in self.relays.items():
                 self._lanes[name] = Lane(relay, self.traffic.way(name), self.journal, self._progress.set)
             await self._ask_for_probes()
@@ -154,39 +176,46 @@ class Sender:
         """The next mails; none when nothing is due."""
         while True:
             now = self.clock.now()
-            async with self.db.transaction() as conn:
-                claimed = await ledger.claim(
-                    conn, purposes, worker=self.worker, limit=limit, now=now, without=self._barred
+            claimed = await self._reading.do(
+                partial(
+                    ledger.claim,
+                    purposes=purposes,
+                    worker=self.worker,
+                    limit=limit,
+                    now=now,
+                    without=self._barred,
                 )
-                if claimed or not await ledger.due(conn, now=now, without=self._barred):
-                    self._open += len(claimed)
-                    return claimed
+            )
+            if claimed or not await self._reading.do(partial(ledger.due, now=now, without=self._barred)):
+                self._open += len(claimed)
+                return claimed
 
     async def _offer_all(self, claimed: Sequence[Claimed]) -> None:
-        """Compose, begin and offer a chunk, group by group; what cannot be offered now is given back."""
-        left = list(claimed)
+        """Compose and offer a chunk, group by group; what cannot be offered now is given back."""
+        left = await self._known_people(claimed)
         while left and not self.stop.is_set() and not all(lane.away for lane in self._lanes.values()):
             group, left = left[:GROUP], left[GROUP:]
             await self._offer(await self._composed(group))
-            await self._until(lambda: self._waiting <= AHEAD)
+            if not self._hungry:
+                await self._until(lambda: self._hungry)
         if left:
-            await self.db.repeated(lambda conn: ledger.release(conn, left))
+            await self._reading.do(partial(ledger.release, rows=[each.claimed for each in left]), attempts=5)
             self._open -= len(left)
 
-    async def _offer(self, mails: Sequence[Begun]) -> None:
-        """Begin mails and hand each to the lane of the relay that is to carry it."""
-        lots: dict[str, list[Begun]] = {}
+    async def _offer(self, mails: Sequence[Outgoing]) -> None:
+        """Hand each mail to the lane of the relay that is to carry it."""
+        for message in {mail.claimed.message for mail in mails}:
+            for relay in self._lanes:
+                await self._ask_gates(message, relay)
+        lots: dict[str, list[Outgoing]] = {}
         for mail in mails:
-            name = await self._relay_for(mail)
+            name = self._relay_for(mail)
             if name is not None:
                 lots.setdefault(name, []).append(mail)
         for name, lot in lots.items():
-            pairs = [(mail.claimed, mail.subject) for mail in lot]
-            ours = await self.db.repeated(lambda conn, p=pairs, n=name: ledger.begin(conn, p, n))  # type: ignore[misc]
-            self._open -= len(lot) - len(ours)
-            self._lanes[name].put(mail for mail in lot if mail.claimed.id in ours)
+            self._lanes[name].put(lot)
 
-    async def _relay_for(self, mail: Begun) -> str | None:
+    def _relay_for(self, mail: Outgoing) -> str | None:
         """The first relay on the mail's route that is not away, has a place and is let through by the gates; else the
         mail goes back, with the reason."""
         to = mail.claimed
@@ -201,7 +230,7 @@ class Sender:
                     f"relay {name} takes no more at the moment",
                     self.traffic.room_in_seconds(name),
                 )
-            elif bar := await self._barring(to.message, name):
+            elif bar := self._bars[to.message, name][0]:
                 reason = bar
                 self._barred.add(to.message)
             else:
@@ -211,18 +240,16 @@ class Sender:
         self._give_back([mail], reason[:500], pause)
         return None
 
-    async def _barring(self, message: str, relay: str) -> str:
-        """Which gates keep a message from going out by a relay; empty when none does."""
+    async def _ask_gates(self, message: str, relay: str) -> None:
+        """Find out which gates keep a message from going out by a relay: empty when none does."""
         if self.gates is None:
-            return ""
-        known, until = self._bars.get((message, relay), ("", 0.0))
-        if time.monotonic() >= until:
+            self._bars[message, relay] = "", math.inf
+        elif (message, relay) not in self._bars or time.monotonic() >= self._bars[message, relay][1]:
             verdict = await self.gates.verdict(message, relay)
-            known = "" if verdict.ok else "; ".join(str(f) for f in verdict.reasons if f.bars)
-            self._bars[message, relay] = known, time.monotonic() + FLUSH_SECONDS
-        return known
+            bar = "" if verdict.ok else "; ".join(str(f) for f in verdict.reasons if f.bars)
+            self._bars[message, relay] = bar, time.monotonic() + FLUSH_SECONDS
 
-    def _give_back(self, mails: Sequence[Begun], reason: str, pause_seconds: float) -> None:
+    def _give_back(self, mails: Sequence[Outgoing], reason: str, pause_seconds: float) -> None:
         """Nothing of these was offered: they wait as if they had never been claimed."""
         self._fates += [
             Sent(c.id, c.claim, "queued", reason=reason, retry_seconds=pause_seconds, offered=False)
@@ -242,46 +269,56 @@ class Sender:
                 await self._offer(stranded.take_back())
 
     @property
-    def _waiting(self) -> int:
-        return sum(lane.waiting for lane in self._lanes.values())
+    def _hungry(self) -> bool:
+        """Whether the lanes may have more."""
+        lanes = self._lanes.values()
+        return (
+            sum(lane.ready for lane in lanes) <= AHEAD * len(lanes)
+            and sum(lane.waiting for lane in lanes) <= MOST_WAITING
+        )
 
     # --- composing --------------------------------------------------------------------------------------------
 
-    async def _composed(self, claimed: Sequence[Claimed]) -> list[Begun]:
-        """Every mail that can be composed; the others are rejected with the reason."""
-        found: list[Begun] = []
+    async def _known_people(self, claimed: Sequence[Claimed]) -> list[Addressed]:
+        """Each with what its message says of the contact. Those whose message is a mistake are rejected."""
+        found: list[Addressed] = []
         for name in dict.fromkeys(each.message for each in claimed):
-            found += await self._composed_of(name, [each for each in claimed if each.message == name])
+            ours = [each for each in claimed if each.message == name]
+            try:
+                message = self.composer.message(name)
+            except HubError as error:
+                for each in ours:
+                    self._reject(each, str(error))
+                continue
+            ids = [each.contact_id for each in ours]
+            people = await self._reading.do(
+                partial(ledger.people, ids=ids, fields=message.fields, deals=message.needs_deals), attempts=5
+            )
+            for each in ours:
+                if each.contact_id in people:
+                    found.append(Addressed(each, message, *people[each.contact_id]))
+                else:
+                    self._reject(each, "its contact is gone")
+        return found
+
+    async def _composed(self, people: Sequence[Addressed]) -> list[Outgoing]:
+        """Every mail that can be composed; the others are rejected with the reason."""
+        now = self.clock.now()
+        found: list[Outgoing] = []
+        for claimed, message, contact, deals in people:
+            try:
+                mail = message.render(Recipient(claimed.id, claimed.email, contact, deals), now=now)
+            except (HubError, TemplateError, ValueError, TypeError, ArithmeticError, LookupError) as error:
+                self._reject(claimed, str(error) if isinstance(error, HubError) else _short(error))
+            else:
+                offer = Offer(claimed.id, mail.return_path, claimed.email, mail.content)
+                found.append(Outgoing(claimed, mail.subject, offer))
         if self.signer is not None and found:
             signed = await self.signer.sign_all([mail.offer.content for mail in found])
             found = [
                 mail._replace(offer=mail.offer._replace(content=content))
                 for mail, content in zip(found, signed, strict=True)
             ]
-        return found
-
-    async def _composed_of(self, name: str, claimed: Sequence[Claimed]) -> list[Begun]:
-        try:
-            message = self.composer.message(name)
-        except HubError as error:
-            for each in claimed:
-                self._reject(each, str(error))
-            return []
-        async with self.db.connection() as conn:
-            people = await ledger.people(
-                conn, [each.contact_id for each in claimed], message.fields, deals=message.needs_deals
-            )
-        now = self.clock.now()
-        found: list[Begun] = []
-        for each in claimed:
-            try:
-                contact, deals = people[each.contact_id]
-                mail = message.render(Recipient(each.id, each.email, contact, deals), now=now)
-            except (HubError, TemplateError, ValueError, TypeError, ArithmeticError, LookupError) as error:
-                self._reject(each, str(error) if isinstance(error, HubError) else _short(error))
-            else:
-                offer = Offer(each.id, mail.return_path, each.email, mail.content)
-                found.append(Begun(each, mail.subject, offer))
         return found
 
     def _reject(self, claimed: Claimed, reason: str) -> None:
@@ -294,16 +331,25 @@ class Sender:
 
     async def _settle_until_over(self) -> None:
         """Group commits of what has become of mails; leases renewed while they wait; word with the other workers."""
-        renewed = told = time.monotonic()
-        while not self._over or self._fates or any(lane.fates for lane in self._lanes.values()):
-            await asyncio.sleep(SETTLE_SECONDS)
-            await self._settle()
-            if time.monotonic() - told > FLUSH_SECONDS:
+        settled = renewed = told = time.monotonic()
+        while not self._over or self._known:
+            await asyncio.sleep(TICK_SECONDS)
+            now = time.monotonic()
+            known = self._known
+            if known and (now - settled >= SETTLE_SECONDS or known >= SETTLE_MAILS or known == self._open):
+                await self._settle()
+                settled = time.monotonic()
+            if now - told > FLUSH_SECONDS:
                 await self.traffic.flush()
                 told = time.monotonic()
-            if time.monotonic() - renewed > RENEW_SECONDS:
-                await self.db.repeated(lambda conn: ledger.renew(conn, self.worker))
+            if now - renewed > RENEW_SECONDS:
+                await self._writing.do(partial(ledger.renew, worker=self.worker), attempts=5)
                 renewed = time.monotonic()
+
+    @property
+    def _known(self) -> int:
+        """Mails of which is known what became of them, and not recorded yet."""
+        return len(self._fates) + sum(len(lane.fates) for lane in self._lanes.values())
 
     async def _settle(self) -> None:
         fates, self._fates = self._fates, []
@@ -312,7 +358,8 @@ class Sender:
             lane.fates = []
         if not fates:
             return
-        await self.db.repeated(lambda conn: ledger.settle(conn, fates, now=self.clock.now()))
+        now = self.clock.now()
+        await self._writing.do(lambda conn: ledger.settle(conn, fates, now=now), attempts=5)
         self.journal.forget(fate.id for fate in fates)
         for state, count in Counter(fate.state for fate in fates).items():
             kind = "requeued" if state == "queued" else state

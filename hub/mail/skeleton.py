@@ -1,115 +1,125 @@
 """Bodies as skeletons of bytes: what is the same for everybody is encoded once, only values are encoded for each recipient.
 
-A program with branches has one skeleton for each way through them, made when the first recipient goes that way.
+A program with branches has one skeleton for each way through them, made when the first recipient goes that way. Each is
+a Python function that gives a list of pieces.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from hub.mail.encoding import KEPT, html_piece, printed, quoted_printable, static_piece, text_piece
-from hub.mail.program import Branch, Function, Item, Program, Text, Token, Value, Values, joined
+from hub.mail.program import (
+    DEEPEST,
+    Branch,
+    Expression,
+    Item,
+    NotCompilable,
+    Program,
+    Text,
+    Token,
+    Value,
+    Values,
+    called,
+    function,
+    joined,
+)
 
 MAX_VARIANTS = 256
 """Beyond it a way through is built anew each time: a template with so many is never on the hot path."""
 
 _NUMBERS = frozenset({int, float, bool})
-Fill = Callable[[Values], bytes]
-Skeleton = tuple[list[bytes], list[tuple[int, Fill]]]
-"""The pieces, and for those that are empty the place and what fills it."""
+Pieces = Callable[[Values], list[bytes]]
 
 
 class Body:
-    """One body part, quoted-printable."""
+    """One body part, quoted-printable. Raises NotCompilable for branches too deep inside of each other."""
 
     def __init__(self, program: Program) -> None:
         self._program = program
-        self._crossings = _crossings(program)
-        self._skeletons: dict[tuple[bool, ...], Skeleton] = {}
+        self._way = _way(program)
+        self._skeletons: dict[int, Pieces] = {}
 
     def pieces(self, values: Values) -> list[bytes]:
         """The body for one recipient, to be joined."""
-        way = _way(self._crossings, values) if self._crossings else ()
+        way = self._way(values)
         skeleton = self._skeletons.get(way)
         if skeleton is None:
             skeleton = _skeleton(self._program, way)
             if len(self._skeletons) < MAX_VARIANTS:
                 self._skeletons[way] = skeleton
-        pieces, holes = skeleton
-        pieces = pieces.copy()
-        for place, fill in holes:
-            pieces[place] = fill(values)
-        return pieces
+        return skeleton(values)
 
 
-Crossing = tuple[Function, "Crossings", "Crossings"]
-Crossings = list[Crossing]
-"""The branches of a program in order, each with those inside of its two sides."""
+def _way(program: Program) -> Callable[[Values], int]:
+    """The answers on the way through, one bit each, behind a first 1. A branch that is not reached is not asked."""
+    names: dict[str, Any] = {}
+
+    def asked(program: Program, depth: int) -> Iterator[str]:
+        if depth > DEEPEST:
+            raise NotCompilable("branches too deep inside of each other")
+        for item in program:
+            if not isinstance(item, Branch):
+                continue
+            names.update(item.test.names)
+            for line, answer, side in (
+                (f"if {item.test.source}:", "way * 2 + 1", item.then),
+                ("else:", "way * 2", item.otherwise),
+            ):
+                yield line
+                yield f" way = {answer}"
+                for inner in asked(side, depth + 1):
+                    yield f" {inner}"
+
+    return function(["way = 1", *asked(program, 0), "return way"], names)
 
 
-def _crossings(program: Program) -> Crossings:
-    return [
-        (item.test, _crossings(item.then), _crossings(item.otherwise))
-        for item in program
-        if isinstance(item, Branch)
-    ]
-
-
-def _way(crossings: Crossings, values: Values) -> tuple[bool, ...]:
-    """The answers on the way through. A branch that is not reached is not asked."""
-    way: list[bool] = []
-
-    def walk(crossings: Crossings) -> None:
-        for test, then, otherwise in crossings:
-            answer = bool(test(values))
-            way.append(answer)
-            walk(then if answer else otherwise)
-
-    walk(crossings)
-    return tuple(way)
-
-
-def _skeleton(program: Program, way: tuple[bool, ...]) -> Skeleton:
-    answers = iter(way)
+def _skeleton(program: Program, way: int) -> Pieces:
+    answers = iter(f"{way:b}"[1:])
 
     def flat(program: Program) -> list[Item]:
         found: list[Item] = []
         for item in program:
             if isinstance(item, Branch):
-                found += flat(item.then if next(answers) else item.otherwise)
+                found += flat(item.then if next(answers) == "1" else item.otherwise)
             else:
                 found.append(item)
         return found
 
-    pieces: list[bytes] = []
-    holes: list[tuple[int, Fill]] = []
+    names: dict[str, Any] = {"html": html_piece, "text": text_piece, "rare": _rare, "qp": quoted_printable}
+    sources: list[str] = []
+    after_value = False
     for item in joined(flat(program)):
-        if isinstance(item, str):
-            pieces.append(static_piece(item, first=not pieces))
-            continue
-        if holes and holes[-1][0] == len(pieces) - 1:
-            pieces.append(static_piece("", first=False))  # two values side by side
-        holes.append((len(pieces), _fill(item)))
-        pieces.append(b"")
-    return pieces, holes
+        if isinstance(item, str) or after_value:
+            text = item if isinstance(item, str) else ""  # between two values side by side
+            name = f"s{len(names)}"
+            names[name] = static_piece(text, first=not sources)
+            sources.append(name)
+        after_value = not isinstance(item, str)
+        if not isinstance(item, str):
+            hole = _hole(item)
+            names.update(hole.names)
+            sources.append(hole.source)
+    return function([f"return [{', '.join(sources)}]"], names)
 
 
-def _fill(item: Item) -> Fill:
+def _hole(item: Value | Text | Token | Branch) -> Expression:
+    """What fills a place, as bytes."""
     if isinstance(item, Token):
-        return item.make
+        return Expression(f"values[{item.name!r}].encode()", {})
     if isinstance(item, Text):
-        text = item.text
-        return lambda values: quoted_printable(text(values))
+        made = called(item.text)
+        return made._replace(source=f"qp({made.source})")
     assert isinstance(item, Value)
-    value, piece, html = item.value, html_piece if item.html else text_piece, item.html
+    piece = "html" if item.html else "text"
+    return item.value._replace(
+        source=f"({piece}(v) if (v := {item.value.source}).__class__ is str and len(v) <= {KEPT} else rare(v, {item.html}))"
+    )
 
-    def fill(values: Values) -> bytes:
-        found = value(values)
-        kind = found.__class__
-        if kind is not str:
-            if kind not in _NUMBERS:
-                return quoted_printable(printed(found, html=html))
-            found = str(found)
-        return piece(found) if len(found) <= KEPT else quoted_printable(printed(found, html=html))
 
-    return fill
+def _rare(value: object, html: bool) -> bytes:
+    """A value that is no short text. Numbers are kept by what they print; most are met again."""
+    if value.__class__ in _NUMBERS:
+        return html_piece(str(value)) if html else text_piece(str(value))
+    return quoted_printable(printed(value, html=html))

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from hub.mail import footer, program, template
 from hub.mail.encoding import one_line, printed, quoted_printable
 from hub.mail.links import Links
-from hub.mail.program import NotCompilable, Values, text_of
+from hub.mail.program import NotCompilable, Values
 from hub.mail.skeleton import Body
 
 
@@ -65,11 +65,11 @@ class Variant:
     def _line(self, source: str) -> Callable[[Values], str]:
         """A header's template as a function."""
         try:
-            found = program.compiled(source, template.TEXT, self._fields)
+            line = program.as_text(program.compiled(source, template.TEXT, self._fields))
         except NotCompilable:
             render = template.compiled(source, html=False)
             return lambda values: one_line(render(dict(values)))
-        return lambda values: one_line(text_of(found, values))
+        return lambda values: one_line(line(values))
 
     def _part(self, source: str, *, html: bool) -> Part:
         constants = {

@@ -52,13 +52,13 @@ async def waiting(
         SELECT 'campaigns', '', count(*) FROM campaign k
         WHERE (k.state = 'approved' AND k.first_at <= %(now)s)
            OR (k.state IN ('approved', 'sending') AND NOT EXISTS (
-                   SELECT FROM delivery d WHERE d.campaign_id = k.id AND d.state IN ('queued', 'claimed', 'sending', 'held')))
+                   SELECT FROM delivery d WHERE d.campaign_id = k.id AND d.state IN ('queued', 'claimed', 'held')))
         HAVING count(*) > 0
         UNION ALL
         SELECT 'mail', '', count(*) FROM delivery
         WHERE (state = 'queued' AND coalesce(not_before, '-infinity') <= %(now)s
                AND (retry_at IS NULL OR retry_at <= clock_timestamp()))
-           OR (state IN ('claimed', 'sending') AND (lease_until < clock_timestamp() OR NOT work_is_held('worker:' || claimed_by)))
+           OR (lease_until IS NOT NULL AND (lease_until < clock_timestamp() OR NOT work_is_held('worker:' || claimed_by)))
         HAVING count(*) > 0
         UNION ALL
         SELECT 'results', '', count(*) FROM event WHERE planned_at IS NULL HAVING count(*) > 0
@@ -107,7 +107,7 @@ async def busy(conn: AsyncConnection[Any]) -> dict[str, int]:
     """Work that somebody is at right now or that waits for a moment of real time: kind -> rows."""
     cursor = await conn.execute(
         """
-        SELECT 'mail', count(*) FROM delivery WHERE state IN ('claimed', 'sending') OR (state = 'queued' AND retry_at IS NOT NULL)
+        SELECT 'mail', count(*) FROM delivery WHERE state = 'claimed' OR (state = 'queued' AND retry_at IS NOT NULL)
         UNION ALL SELECT 'push', count(*) FROM outbox WHERE state IN ('attempting', 'queued')
         UNION ALL SELECT 'runs', count(*) FROM run WHERE state = 'running'
         """

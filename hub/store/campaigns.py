@@ -324,7 +324,7 @@ async def tend(conn: Connection, *, now: datetime) -> list[tuple[str, str]]:
         UPDATE campaign k SET state = 'finished', ended_at = %(now)s
         WHERE k.state IN ('approved', 'sending')
           AND NOT EXISTS (
-              SELECT FROM delivery d WHERE d.campaign_id = k.id AND d.state IN ('queued', 'claimed', 'sending', 'held'))
+              SELECT FROM delivery d WHERE d.campaign_id = k.id AND d.state IN ('queued', 'claimed', 'held'))
           AND k.frozen = (SELECT count(*) FROM delivery d WHERE d.campaign_id = k.id AND d.state = ANY(%(ends)s))
         RETURNING name, state
         """,

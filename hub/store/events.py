@@ -68,7 +68,7 @@ async def _settle_uncertain(conn: AsyncConnection[Any], evidence: Evidence, *, n
     """The relay did take it, since something came back: `uncertain` becomes `accepted` with its `sent` event."""
     cursor = await conn.execute(
         """UPDATE delivery SET state = 'accepted', reason = 'settled by evidence: ' || %s, sent_at = coalesce(sent_at, %s)
-           WHERE id = %s AND state IN ('uncertain', 'sending') RETURNING contact_id, sent_at""",
+           WHERE id = %s AND state IN ('uncertain', 'claimed') RETURNING contact_id, sent_at""",
         [evidence.kind, now, evidence.delivery_id],
     )
     row = await cursor.fetchone()

@@ -79,8 +79,8 @@ async def _mark(conn: Connection) -> None:
 
 async def _hold(conn: Connection) -> int:
     cursor = await conn.execute(
-        """UPDATE delivery SET state = 'held', reason = CASE WHEN state = 'sending' THEN %s ELSE %s END, lease_until = NULL
-           WHERE state IN ('queued', 'claimed', 'sending')""",
+        """UPDATE delivery SET state = 'held', reason = CASE WHEN state = 'claimed' THEN %s ELSE %s END, lease_until = NULL
+           WHERE state IN ('queued', 'claimed')""",
         [OFFERED, COPIED],
     )
     return cursor.rowcount

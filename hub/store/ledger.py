@@ -1,11 +1,12 @@
 """The send ledger: one row for each (message, contact, occurrence), claimed and committed before SMTP.
 
-    queued -> claimed -> sending -> accepted | rejected | uncertain
-                 |           '-> queued (a passing refusal, tried again later)
+    queued -> claimed -> accepted | rejected | uncertain
+                 |  '-> queued (a passing refusal, tried again later)
                  '-> excluded (nobody may be sent this now; the reason says why)
 
-A claim carries a fence number: an outcome is recorded only by the holder of the newest one. A crash while
-`claimed` puts the row back; a crash while `sending` leaves it `uncertain`, and it is never sent again blindly.
+A claim carries a fence number: an outcome is recorded only by the holder of the newest one. What a worker had claimed
+when it crashed is queued again if its journal says that it was never offered; else it is `uncertain`, and never sent
+again blindly.
 """
 
 from __future__ import annotations
@@ -38,8 +39,7 @@ class NewDelivery:
     funnel_entry_id: int | None = None
 
 
-@dataclass(frozen=True)
-class Claimed:
+class Claimed(NamedTuple):
     """A mail that is ours to send until its lease runs out."""
 
     id: int
@@ -62,6 +62,7 @@ class Sent(NamedTuple):
     reply_code: int | None = None
     reply_text: str = ""
     reason: str = ""
+    subject: str = ""
     retry_seconds: float = 0.0
     offered: bool = True  # False: the relay never saw it, so it counts as no attempt
     bounce: dict[str, Any] | None = (
@@ -139,12 +140,12 @@ async def claim(
     cursor = await conn.execute(
         f"""
         WITH due AS (
-            SELECT id FROM delivery WHERE {DUE} AND NOT message = ANY(%(without)s)
+            SELECT id, contact_id, purpose FROM delivery WHERE {DUE} AND NOT message = ANY(%(without)s)
             ORDER BY coalesce(not_before, '-infinity'), id LIMIT %(limit)s FOR UPDATE SKIP LOCKED
-        ), judged AS (
+        ), judged AS MATERIALIZED (  -- once for each, though its verdict is used three times
             SELECT d.id, c.email, c.country, {EXCLUDED} AS reason
-            FROM due JOIN delivery d USING (id) JOIN contact c ON c.id = d.contact_id
-            CROSS JOIN LATERAL (SELECT address_hash(c.email) AS hash) a
+            FROM due d JOIN contact c ON c.id = d.contact_id
+            CROSS JOIN LATERAL (SELECT address_hash(c.email) AS hash OFFSET 0) a
         )
         UPDATE delivery d SET
             state = CASE WHEN j.reason IS NULL THEN 'claimed' ELSE 'excluded' END,
@@ -157,7 +158,7 @@ async def claim(
         values,
     )
     rows = sorted(await cursor.fetchall())
-    return [Claimed(*row[:-1]) for row in rows if row[-1] == "claimed"]
+    return [Claimed._make(row[:-1]) for row in rows if row[-1] == "claimed"]
 
 
 async def due(conn: AsyncConnection[Any], *, now: datetime, without: Collection[str] = ()) -> bool:
@@ -217,33 +218,11 @@ def _text_array(values: Iterable[str]) -> str:
     return '{"' + '","'.join(quoted) + '"}' if quoted else "{}"
 
 
-async def begin(conn: AsyncConnection[Any], rows: Sequence[tuple[Claimed, str]], relay: str) -> set[int]:
-    """Commit this before anything of these mails (each with its subject) reaches the relay. Returns the ids that are
-    still ours; only those may be sent. May be repeated, as long as none of them was offered."""
-    cursor = await conn.execute(
-        """
-        UPDATE delivery d SET state = 'sending', relay = %s, subject = b.subject,
-            lease_until = clock_timestamp() + make_interval(secs => %s)
-        FROM unnest(%s::bigint[], %s::bigint[], %s::text[]) AS b (id, claim, subject)
-        WHERE d.id = b.id AND d.claim = b.claim AND d.state IN ('claimed', 'sending')
-        RETURNING d.id
-        """,
-        [
-            relay,
-            LEASE_SECONDS,
-            _array(r.id for r, _ in rows),
-            _array(r.claim for r, _ in rows),
-            _text_array(subject for _, subject in rows),
-        ],
-    )
-    return {row[0] for row in await cursor.fetchall()}
-
-
 async def renew(conn: AsyncConnection[Any], worker: str) -> int:
     """Lengthen the leases of everything that a worker is still at."""
     cursor = await conn.execute(
         """UPDATE delivery SET lease_until = clock_timestamp() + make_interval(secs => %s)
-           WHERE claimed_by = %s AND state IN ('claimed', 'sending')""",
+           WHERE claimed_by = %s AND lease_until IS NOT NULL""",
         [LEASE_SECONDS, worker],
     )
     return cursor.rowcount
@@ -257,6 +236,7 @@ async def settle(conn: AsyncConnection[Any], outcomes: Sequence[Sent], *, now: d
     a relay's answer: then the row is `accepted` already, and gets the reply.
     """
     accepted = [o for o in outcomes if o.state == "accepted"]
+    accepted.sort(key=lambda o: o.id)  # in one order: no two group commits wait for each other
     others = [o for o in outcomes if o.state != "accepted"]
     settled = await _settle_accepted(conn, accepted, now=now) if accepted else 0
     return settled + (await _settle_others(conn, others, now=now) if others else 0)
@@ -266,16 +246,17 @@ async def _settle_accepted(conn: AsyncConnection[Any], outcomes: Sequence[Sent],
     cursor = await conn.execute(
         """
         WITH told AS (
-            SELECT * FROM unnest(%(ids)s::bigint[], %(claims)s::bigint[], %(codes)s::int[], %(texts)s::text[])
-                AS t (id, claim, reply_code, reply_text)
-        ), held AS (  -- in one order, so that two group commits never wait for each other
-            SELECT d.id FROM delivery d JOIN told t ON t.id = d.id ORDER BY d.id FOR UPDATE OF d
+            SELECT * FROM unnest(%(ids)s::bigint[], %(claims)s::bigint[], %(relays)s::text[], %(subjects)s::text[],
+                                 %(codes)s::int[], %(texts)s::text[])
+                AS t (id, claim, relay, subject, reply_code, reply_text)
         ), settled AS (
-            UPDATE delivery d SET state = 'accepted', reply_code = t.reply_code, reply_text = t.reply_text, reason = '',
-                lease_until = NULL, retry_at = NULL, sent_at = coalesce(d.sent_at, %(now)s)
-            FROM told t JOIN held USING (id)
+            UPDATE delivery d SET state = 'accepted', relay = t.relay, subject = t.subject, reply_code = t.reply_code,
+                reply_text = t.reply_text, reason = '', lease_until = NULL, retry_at = NULL,
+                sent_at = coalesce(d.sent_at, %(now)s)
+            FROM told t
             WHERE d.id = t.id AND d.claim = t.claim
-              AND (d.state IN ('claimed', 'sending', 'uncertain') OR (d.state = 'accepted' AND d.reply_code IS NULL))
+              AND CASE d.state WHEN 'claimed' THEN true WHEN 'uncertain' THEN true
+                      WHEN 'accepted' THEN d.reply_code IS NULL ELSE false END  -- CASE: no old statistics are asked of it
             RETURNING d.id, d.contact_id
         ), happened AS (
             INSERT INTO event (delivery_id, contact_id, kind, occurred_at, received_at, source, source_key)
@@ -287,6 +268,8 @@ async def _settle_accepted(conn: AsyncConnection[Any], outcomes: Sequence[Sent],
         {
             "ids": _array(o.id for o in outcomes),
             "claims": _array(o.claim for o in outcomes),
+            "relays": _text_array(o.relay for o in outcomes),
+            "subjects": _text_array(o.subject for o in outcomes),
             "codes": _array(o.reply_code or 0 for o in outcomes),
             "texts": _text_array(o.reply_text for o in outcomes),
             "now": now,
@@ -302,7 +285,7 @@ async def _settle_others(conn: AsyncConnection[Any], outcomes: Sequence[Sent], *
         """
         WITH told AS (
             SELECT * FROM jsonb_to_recordset(%(rows)s::jsonb) AS t (id bigint, claim bigint, state text, relay text,
-                reply_code int, reply_text text, reason text, retry_seconds float, offered boolean, bounce jsonb)
+                subject text, reply_code int, reply_text text, reason text, retry_seconds float, offered boolean, bounce jsonb)
         ), held AS (
             SELECT d.id FROM delivery d JOIN told t ON t.id = d.id ORDER BY d.id FOR UPDATE OF d
         ), settled AS (
@@ -310,13 +293,13 @@ async def _settle_others(conn: AsyncConnection[Any], outcomes: Sequence[Sent], *
                 state = CASE WHEN t.state = 'queued' AND t.offered AND d.attempts >= %(max_attempts)s THEN 'rejected'
                              ELSE t.state END,
                 attempts = CASE WHEN t.offered THEN d.attempts ELSE d.attempts - 1 END,
-                relay = coalesce(nullif(t.relay, ''), d.relay),
+                relay = coalesce(nullif(t.relay, ''), d.relay), subject = coalesce(nullif(t.subject, ''), d.subject),
                 reply_code = t.reply_code, reply_text = t.reply_text, reason = t.reason, lease_until = NULL,
                 retry_at = CASE WHEN t.state = 'queued' THEN clock_timestamp() + make_interval(secs => t.retry_seconds) END,
                 settled_at = CASE WHEN t.state = 'rejected' THEN %(now)s ELSE d.settled_at END
             FROM told t JOIN held USING (id)
             WHERE d.id = t.id AND d.claim = t.claim
-              AND (d.state IN ('claimed', 'sending') OR (d.state = 'uncertain' AND t.state IN ('rejected', 'queued')))
+              AND CASE d.state WHEN 'claimed' THEN true WHEN 'uncertain' THEN t.state IN ('rejected', 'queued') ELSE false END
             RETURNING d.id, d.contact_id, d.email, d.state, t.bounce
         ), happened AS (
             INSERT INTO event (delivery_id, contact_id, kind, occurred_at, received_at, source, source_key, detail)
@@ -345,7 +328,7 @@ async def _settle_others(conn: AsyncConnection[Any], outcomes: Sequence[Sent], *
 
 _LOST = """
     (lease_until < clock_timestamp() OR claimed_by IN (
-        SELECT w.name FROM (SELECT DISTINCT claimed_by AS name FROM delivery WHERE state IN ('claimed', 'sending')) w
+        SELECT w.name FROM (SELECT DISTINCT claimed_by AS name FROM delivery WHERE lease_until IS NOT NULL) w
         WHERE NOT work_is_held('worker:' || w.name)))
 """
 """Whose worker is gone: it holds the lock of `Database.exclusive("worker:NAME")` while it is here. Or whose lease ran out."""
@@ -356,48 +339,36 @@ async def workers_gone(conn: AsyncConnection[Any]) -> list[str]:
     caller's transaction ends."""
     await conn.execute("SELECT pg_advisory_xact_lock(hashtext('hub recover'))")
     cursor = await conn.execute(
-        f"SELECT DISTINCT claimed_by FROM delivery WHERE state IN ('claimed', 'sending') AND {_LOST}".encode()
+        f"SELECT DISTINCT claimed_by FROM delivery WHERE lease_until IS NOT NULL AND {_LOST}".encode()
     )
     return [row[0] for row in await cursor.fetchall()]
 
 
-async def lost(conn: AsyncConnection[Any], *, spare: Collection[str] = ()) -> list[tuple[str, str, Claimed]]:
-    """(worker, relay, mail) of what was begun by workers that are gone, by worker. `spare` are workers that live."""
+async def lost(conn: AsyncConnection[Any], workers: Collection[str]) -> list[tuple[str, Claimed]]:
+    """(worker, mail) of what was claimed by `workers`, which are gone, by worker."""
     cursor = await conn.execute(
-        f"""SELECT claimed_by, coalesce(relay, ''), id, message, purpose, contact_id, email, '', attempts, claim FROM delivery
-            WHERE state = 'sending' AND {_LOST} AND NOT claimed_by = ANY(%s)
+        f"""SELECT claimed_by, id, message, purpose, contact_id, email, '', attempts, claim FROM delivery
+            WHERE lease_until IS NOT NULL AND {_LOST} AND claimed_by = ANY(%s)
             ORDER BY claimed_by, id FOR UPDATE""".encode(),
-        [list(spare)],
+        [list(workers)],
     )
-    return [(worker, relay, Claimed(*rest)) for worker, relay, *rest in await cursor.fetchall()]
+    return [(worker, Claimed._make(rest)) for worker, *rest in await cursor.fetchall()]
 
 
-async def recover(conn: AsyncConnection[Any], *, spare: Collection[str] = ()) -> tuple[int, int]:
-    """Take back what workers left behind that are gone. Returns (queued again, uncertain). `spare` are workers that live."""
+async def doubt(conn: AsyncConnection[Any], mails: Sequence[Claimed]) -> int:
+    """Of these, which were claimed by workers that are gone, nobody knows what became: `uncertain`. Returns how many."""
     cursor = await conn.execute(
-        f"""
-        WITH lost AS (
-            SELECT id FROM delivery WHERE state IN ('claimed', 'sending') AND {_LOST} AND NOT claimed_by = ANY(%s)
-            FOR UPDATE SKIP LOCKED
-        ), taken AS (
-            UPDATE delivery d SET
-                state = CASE WHEN d.state = 'claimed' THEN 'queued' ELSE 'uncertain' END,
-                attempts = CASE WHEN d.state = 'claimed' THEN d.attempts - 1 ELSE d.attempts END,
-                reason = CASE WHEN d.state = 'claimed' THEN d.reason ELSE 'the hub stopped before the relay''s answer came' END,
-                lease_until = NULL
-            FROM lost WHERE d.id = lost.id RETURNING d.state
-        )
-        SELECT count(*) FILTER (WHERE state = 'queued'), count(*) FILTER (WHERE state = 'uncertain') FROM taken
-        """.encode(),
-        [list(spare)],
+        """UPDATE delivery d SET state = 'uncertain', reason = 'the hub stopped before the relay''s answer came',
+               lease_until = NULL
+           FROM unnest(%s::bigint[], %s::bigint[]) AS b (id, claim)
+           WHERE d.id = b.id AND d.claim = b.claim AND d.state = 'claimed'""",
+        [_array(m.id for m in mails), _array(m.claim for m in mails)],
     )
-    row = await cursor.fetchone()
-    assert row is not None
-    return row[0], row[1]
+    return cursor.rowcount
 
 
 async def release(conn: AsyncConnection[Any], rows: Sequence[Claimed]) -> int:
-    """Give back mails that were claimed and not begun, as if they had never been claimed."""
+    """Give back mails that were claimed and never offered, as if they had never been claimed."""
     cursor = await conn.execute(
         """UPDATE delivery d SET state = 'queued', attempts = d.attempts - 1, lease_until = NULL
            FROM unnest(%s::bigint[], %s::bigint[]) AS b (id, claim)

@@ -32,11 +32,11 @@ async def open_pixel(request: Request) -> Response:
 
 
 async def click(request: Request) -> Response:
-    """`GET /c/{token}?u=URL`: on to the link, which is part of what is signed, so this redirects nowhere else."""
+    """`GET /c/{token}.{signature}?u=URL`: on to the link, which is signed, so this redirects nowhere else."""
     runtime: Runtime = request.app.state.runtime
     link = request.query_params.get("u", "")
     try:
-        delivery_id = runtime.signer.read("click", request.path_params["token"], link)
+        delivery_id = runtime.signer.read_click(request.path_params["token"], link)
     except SignatureError:
         return _page("This link is damaged", "Please use the link in the mail again.", status=404)
     if request.method == "GET":

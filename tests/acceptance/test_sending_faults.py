@@ -154,7 +154,10 @@ def account(built: Scene, what: str, *, uncertain: int) -> dict[str, int]:
     assert len(ledger) == built.mails
     assert set(states) <= {"accepted", "rejected", "uncertain"}
     assert (sums["lost"], sums["doubled"], sums["refused but taken"]) == (0, 0, 0)
-    assert states["rejected"] == built.mails // NOBODY_EVERY
+    nobody = Counter(state for email, state in ledger.items() if email.startswith("nobody"))
+    assert set(nobody) <= {"rejected", "uncertain"}  # uncertain: on the wire when the worker was killed
+    assert nobody.total() == built.mails // NOBODY_EVERY
+    assert nobody["rejected"] == states["rejected"]
     assert states["uncertain"] <= uncertain
     return sums
 

@@ -200,10 +200,10 @@ def test_links_carry_their_parameters(
     (shown,) = [
         html_lib.unescape(url) for url in re.findall(r'href="([^"]*)"', body(found)) if "/u/" not in url
     ]
-    tracked = re.fullmatch(r"https://hub\.example/c/([\w-]+)\?u=(.*)", shown)
+    tracked = re.fullmatch(r"https://hub\.example/c/([\w-]+\.[\w-]+)\?u=(.*)", shown)
     assert (tracked is not None) == (clicks and wanted.startswith("http"))
     if tracked:
-        assert Signer(b"k" * 32).read("click", tracked[1], wanted) == 7
+        assert Signer(b"k" * 32).read_click(tracked[1], wanted) == 7
     assert (unquote(tracked[2]) if tracked else shown) == wanted
     assert body(found, "plain").startswith(f"Go: {wanted}.")
 

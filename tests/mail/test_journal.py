@@ -19,9 +19,9 @@ from hub.store.database import Database
 def _die(where: Path, ready: Connection) -> None:
     """A worker that notes three mails, hears of one, settles one, and is gone without a word."""
     own = journal.Journal(where, "dead").__enter__()
-    own.offered(1, 101)
-    own.offered(2, 102)
-    own.offered(3, 103)
+    own.offered(1, 101, "main")
+    own.offered(2, 102, "other")
+    own.offered(3, 103, "main")
     own.answered(2, 250, "2.0.0 Ok: queued as AB12")
     own.answered(3, 250, "settled")
     own.forget([3])
@@ -47,7 +47,7 @@ def test_a_dead_workers_journal_tells_what_was_offered_and_answered(dead: Path) 
     left = journal.read(dead, "dead")
     assert left is not None
     assert left.offered == {(1, 101), (2, 102)}
-    assert left.answers == {(2, 102): (250, "2.0.0 Ok: queued as AB12")}
+    assert left.answers == {(2, 102): ("other", 250, "2.0.0 Ok: queued as AB12")}
     assert journal.read(dead, "another") is None
 
 
@@ -62,7 +62,7 @@ def test_one_that_ran_out_of_room_is_not_believed(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(journal, "SLOTS", 2)
     own = journal.Journal(tmp_path, "small").__enter__()
     for number in range(3):
-        own.offered(number, number)
+        own.offered(number, number, "main")
     own.__exit__(RuntimeError)
     assert own.path.exists()
     assert journal.read(tmp_path, "small") is None
@@ -70,16 +70,16 @@ def test_one_that_ran_out_of_room_is_not_believed(tmp_path: Path, monkeypatch: p
 
 def test_an_end_in_order_leaves_no_file_and_an_unsettled_one_does(tmp_path: Path) -> None:
     with journal.Journal(tmp_path, "one") as own:
-        own.offered(1, 1)
+        own.offered(1, 1, "main")
         own.forget([1])
     assert not own.path.exists()
     with journal.Journal(tmp_path, "two") as own:
-        own.offered(1, 1)
+        own.offered(1, 1, "main")
     assert own.path.exists()
 
 
 async def test_recovery_settles_by_it(dead: Path, database: Database, clock: ManualClock) -> None:
-    """1 was on the wire, 2 was answered, 4 was begun and never offered, 5 was only claimed."""
+    """1 was on the wire, 2 was answered, 4 and 5 were claimed and never offered."""
     async with database.transaction() as conn:
         await conn.execute(
             "INSERT INTO contact (email, changed_at) SELECT 'p' || n || '@example.com', now() FROM generate_series(1, 5) n"
@@ -87,10 +87,9 @@ async def test_recovery_settles_by_it(dead: Path, database: Database, clock: Man
         await conn.execute(
             """INSERT INTO delivery (message, contact_id, occurrence, purpose, queued_at, email, state, claimed_by, claim,
                                      attempts, relay, lease_until)
-               SELECT 'm', id, 'o', 'p', now(), email, 'sending', 'dead', 100 + id, 1, 'main', now() + interval '1 minute'
+               SELECT 'm', id, 'o', 'p', now(), email, 'claimed', 'dead', 100 + id, 1, NULL, now() + interval '1 minute'
                FROM contact ORDER BY id"""
         )
-        await conn.execute("UPDATE delivery SET state = 'claimed' WHERE claim = 105")
         ids = {
             claim - 100: id
             for id, claim in await (await conn.execute("SELECT id, claim FROM delivery")).fetchall()
@@ -101,14 +100,14 @@ async def test_recovery_settles_by_it(dead: Path, database: Database, clock: Man
     assert counts == {"queued": 2, "accepted": 1, "rejected": 0, "uncertain": 1}
     async with database.connection() as conn:
         rows = await (
-            await conn.execute("SELECT id, state, attempts, reply_text FROM delivery ORDER BY id")
+            await conn.execute("SELECT id, state, attempts, relay, reply_text FROM delivery ORDER BY id")
         ).fetchall()
         events = await (await conn.execute("SELECT delivery_id, kind FROM event")).fetchall()
     assert rows == [
-        (1, "uncertain", 1, None),
-        (2, "accepted", 1, "2.0.0 Ok: queued as AB12"),
-        (4, "queued", 0, ""),
-        (5, "queued", 0, None),
+        (1, "uncertain", 1, None, None),
+        (2, "accepted", 1, "other", "2.0.0 Ok: queued as AB12"),
+        (4, "queued", 0, None, ""),
+        (5, "queued", 0, None, ""),
     ]
     assert events == [(2, "sent")]
     assert list(dead.iterdir()) == []
@@ -124,7 +123,7 @@ async def test_a_worker_that_lives_is_spared_and_may_still_say_what_became_of_it
         await conn.execute(
             """INSERT INTO delivery (message, contact_id, occurrence, purpose, queued_at, email, state, claimed_by, claim,
                                      attempts, relay, lease_until)
-               SELECT 'm', id, 'o', 'p', now(), email, 'sending', 'living', 7, 1, 'main', now() + interval '1 minute'
+               SELECT 'm', id, 'o', 'p', now(), email, 'claimed', 'living', 7, 1, NULL, now() + interval '1 minute'
                FROM contact"""
         )
     nothing = {"queued": 0, "accepted": 0, "rejected": 0, "uncertain": 0}
@@ -139,3 +138,31 @@ async def test_a_worker_that_lives_is_spared_and_may_still_say_what_became_of_it
             await ledger.settle(conn, [fate], now=clock.now())
             row = await (await conn.execute("SELECT state, attempts FROM delivery")).fetchone()
         assert row == (state, 1 if state == "uncertain" else 0)
+
+
+async def test_one_that_went_while_others_were_taken_back_waits_for_the_next_time(
+    tmp_path: Path, database: Database, clock: ManualClock
+) -> None:
+    """Nobody has read its journal: were its mails taken back too, all of them would be uncertain."""
+    async with database.transaction() as conn:
+        await conn.execute(
+            "INSERT INTO contact (email, changed_at) SELECT 'p' || n || '@example.com', now() FROM generate_series(1, 2) n"
+        )
+        await conn.execute(
+            """INSERT INTO delivery (message, contact_id, occurrence, purpose, queued_at, email, state, claimed_by, claim,
+                                     attempts, relay, lease_until)
+               SELECT 'm', id, 'o', 'p', now(), email, 'claimed', 'gone ' || id, id, 1, NULL, now() + interval '1 minute'
+               FROM contact"""
+        )
+        assert sorted(await ledger.workers_gone(conn)) == ["gone 1", "gone 2"]
+        lost = await ledger.lost(conn, ["gone 1"])
+        assert [(worker, mail.id) for worker, mail in lost] == [("gone 1", 1)]
+        assert await ledger.doubt(conn, [mail for _, mail in lost]) == 1
+        rows = await (await conn.execute("SELECT id, state FROM delivery ORDER BY id")).fetchall()
+    assert rows == [(1, "uncertain"), (2, "claimed")]
+    assert await recover(database, clock, tmp_path) == {
+        "queued": 0,
+        "accepted": 0,
+        "rejected": 0,
+        "uncertain": 1,
+    }

@@ -106,16 +106,15 @@ async def test_what_comes_back_of_a_worker_does_as_its_campaign_does(
     await frozen(database, "spring", 4, gap=0)
     given_back, settled, crashed, sent = await claimed(database, NOW)
     async with database.transaction() as conn:
-        await ledger.begin(conn, [(settled, ""), (sent, "")], "main")
         await getattr(campaigns, state)(conn, "spring", now=NOW)
     async with database.transaction() as conn:
         assert await ledger.release(conn, [given_back]) == 1
         outcomes = [
             ledger.Sent(settled.id, settled.claim, "queued", retry_seconds=60.0),
             ledger.Sent(sent.id, sent.claim, "accepted", reply_code=250),
+            ledger.Sent(crashed.id, crashed.claim, "queued", offered=False),  # by its worker's journal
         ]
-        assert await ledger.settle(conn, outcomes, now=NOW) == 2
-        await ledger.recover(conn)  # the worker `w` is not alive
+        assert await ledger.settle(conn, outcomes, now=NOW) == 3
     assert dict(await rows(database, "SELECT id, state FROM delivery")) == {
         given_back.id: after, settled.id: after, crashed.id: after, sent.id: "accepted",
     }  # fmt: skip

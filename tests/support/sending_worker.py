@@ -13,20 +13,21 @@ from pathlib import Path
 import psycopg
 
 from hub.errors import HubError
+from hub.jobs import process, stages
 from hub.jobs import runtime as runtimes
-from hub.jobs import stages
 from hub.mail import lane
 
 
 async def main(config: Path) -> None:
     lane.FIRST_RETRY_SECONDS = 0.5
     async with runtimes.opened(config, os.environ) as runtime:
+        process.settle_in()
         while True:
             try:
                 await stages.run(runtime, "mail", "")
                 async with runtime.db.connection() as conn:
                     cursor = await conn.execute(
-                        "SELECT count(*) FROM delivery WHERE state IN ('queued', 'claimed', 'sending')"
+                        "SELECT count(*) FROM delivery WHERE state IN ('queued', 'claimed')"
                     )
                     left = await cursor.fetchone()
             except (psycopg.OperationalError, HubError) as error:
@@ -38,9 +39,4 @@ async def main(config: Path) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        import uvloop
-
-        uvloop.run(main(Path(sys.argv[1])))
-    except ImportError:
-        asyncio.run(main(Path(sys.argv[1])))
+    process.run(main(Path(sys.argv[1])))

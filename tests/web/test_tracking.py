@@ -23,7 +23,8 @@ async def nothing_happened(rig: Rig) -> bool:
 
 
 def click_path(rig: Rig, mail: int, link: str = LINK) -> str:
-    return f"/c/{rig.runtime.signer.token('click', mail, link)}?u={quote(link, safe='')}"
+    signer = rig.runtime.signer
+    return f"/c/{signer.token('click', mail)}.{signer.link(link)}?u={quote(link, safe='')}"
 
 
 def token(rig: Rig, kind: Any, mail: int) -> str:
@@ -49,7 +50,8 @@ async def test_a_click_goes_to_the_link_and_is_told_once(rig: Rig, web: httpx.As
 async def test_it_redirects_to_nothing_that_is_not_signed(
     rig: Rig, web: httpx.AsyncClient, mail: int
 ) -> None:
-    good = rig.runtime.signer.token("click", mail, LINK)
+    link = rig.runtime.signer.link(LINK)
+    good = f"{rig.runtime.signer.token('click', mail)}.{link}"
     evil = quote("https://evil.example/", safe="")
     here = quote(LINK, safe="")
     paths = [
@@ -62,9 +64,13 @@ async def test_it_redirects_to_nothing_that_is_not_signed(
         f"/c/{good}?u=//evil.example",
         f"/c/{good}?U={here}",
         f"/c/{token(rig, 'click', mail)}?u={here}",
-        f"/c/{token(rig, 'open', mail)}?u={here}",
+        f"/c/{token(rig, 'click', mail)}.?u={here}",
+        f"/c/.{link}?u={here}",
+        f"/c/{token(rig, 'click', mail)}.{rig.runtime.signer.link('https://evil.example')}?u={here}",
+        f"/c/{token(rig, 'open', mail)}.{link}?u={here}",
         f"/c/{token(rig, 'unsubscribe', mail)}?u=",
-        f"/c/{rig.runtime.signer.token('click', mail + 1, LINK)[:2]}{good[2:]}x?u={here}",
+        f"/c/{token(rig, 'click', mail + 1)[:8]}{good[8:]}?u={here}",
+        f"/c/{good}x?u={here}",
         f"/c/{good[:-1]}?u={here}",
         f"/c/{'A' + good[1:] if good[0] != 'A' else 'B' + good[1:]}?u={here}",
         f"/c/{good.swapcase()}?u={here}",

@@ -18,19 +18,15 @@ from pathlib import Path
 
 import structlog
 
+from hub.jobs import process, stages
 from hub.jobs import runtime as runtimes
-from hub.jobs import stages
 from scripts.benches.common import measured
-
-try:
-    from uvloop import run
-except ImportError:  # as in `hub worker`
-    from asyncio import run
 
 
 async def send(config: Path, profile: Path | None) -> None:
     """Send all that is due."""
     async with runtimes.opened(config, os.environ) as runtime:
+        process.settle_in()  # as in `hub worker`
         sampler = cProfile.Profile() if profile else None
         measured.begin()
         if sampler:
@@ -56,7 +52,7 @@ def main() -> None:
         wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
-    run(send(arguments.config, arguments.profile))
+    process.run(send(arguments.config, arguments.profile))
 
 
 if __name__ == "__main__":

@@ -61,7 +61,7 @@ class World:
         """Empty the ledger and queue one mail for each of the first `count` contacts."""
         self.have_people(count)
         with self._connected() as conn:
-            conn.execute("TRUNCATE delivery CASCADE")
+            conn.execute("TRUNCATE delivery, event CASCADE")
             for first in range(0, count, PORTION):
                 conn.execute(
                     """INSERT INTO delivery (message, contact_id, occurrence, purpose, queued_at)
