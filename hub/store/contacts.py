@@ -118,6 +118,8 @@ async def _copy_in(conn: AsyncConnection[Any], rows: Sequence[ContactRow]) -> No
         await copy.write("".join([_line(row) for row in rows]).encode())
 
 
+_TEXTS = COLUMNS[:-1]
+"""All columns are texts but the last one, `created_at`."""
 NOTHING = "\x01"
 """What stands for no value in a COPY; no vendor sends it."""
 _ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
@@ -125,13 +127,12 @@ _ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
 
 def _line(row: ContactRow) -> str:
     """A row in COPY's text format. Values are joined by NUL, which none of them holds, and escaped together."""
-    columns = row.columns
-    created_at = columns.get("created_at")
-    values = [columns.get(name) for name in COLUMNS[:-1]]
+    get = row.columns.get
+    created_at = get("created_at")
     changed_at = row.vendor_changed_at
     line = "\0".join(
         (row.external_id, row.state, NOTHING if changed_at is None else changed_at.isoformat(), _array(row.merged_ids),
-         *[NOTHING if value is None else value for value in values],
+         *[NOTHING if (value := get(name)) is None else value for name in _TEXTS],
          NOTHING if created_at is None else created_at.isoformat(), _json(row.custom), _json(row.fill), _array(row.untold))
     )  # fmt: skip
     if "\\" in line or "\n" in line or "\t" in line or "\r" in line:

@@ -16,14 +16,9 @@ from pathlib import Path
 
 import structlog
 
+from hub.jobs import process, stages
 from hub.jobs import runtime as runtimes
-from hub.jobs import stages
 from scripts.benches.common import measured
-
-try:
-    from uvloop import run
-except ImportError:  # as in `hub worker`
-    from asyncio import run
 
 
 async def pull(config: Path, profile: Path | None) -> None:
@@ -32,6 +27,7 @@ async def pull(config: Path, profile: Path | None) -> None:
         await (await runtime.connector("crm", pulling=True)).live_fields(
             "contact"
         )  # connected, as the others are
+        process.settle_in()  # as in `hub worker`
         sampler = cProfile.Profile() if profile else None
         measured.begin()
         if sampler:
@@ -57,7 +53,7 @@ def main() -> None:
         wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
-    run(pull(arguments.config, arguments.profile))
+    process.run(pull(arguments.config, arguments.profile))
 
 
 if __name__ == "__main__":
