@@ -6,9 +6,8 @@ defined, rules and templates against the fields that exist, mappings against the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from email.utils import parseaddr
 from itertools import pairwise
 from pathlib import Path
@@ -20,12 +19,12 @@ from pydantic import ValidationError
 from hub import mapping as mappings
 from hub.config.countries import COUNTRIES
 from hub.config.loading import Config, nearest, read, shape_problems
-from hub.config.settings import LanguageSection, MessageSection, Send, SetFields, Step, When
+from hub.config.settings import Send, SetFields, Step, When
 from hub.document import At, Problem, Problems
 from hub.document import load as load_document
 from hub.errors import ConfigError, RuleError
 from hub.lists import in_order
-from hub.mail import dkim, parts, template, utm
+from hub.mail import checking, dkim
 from hub.mail.providers import PROVIDERS, receiver_of
 from hub.mail.routing import in_orders, serves
 from hub.rules import Catalog, parse
@@ -37,10 +36,11 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 @dataclass(frozen=True)
 class Report:
-    """What was found, in the order of the file; `config` is what could be understood."""
+    """What was found, in the order of the file; `config` is what could be understood. `hints` stop nothing."""
 
     problems: list[Problem]
     config: Config | None
+    hints: list[Problem] = field(default_factory=list)
 
 
 def check(path: Path, environ: Mapping[str, str]) -> Report:
@@ -50,15 +50,19 @@ def check(path: Path, environ: Mapping[str, str]) -> Report:
     except Problems as error:
         return Report(error.problems, None)
     config, problems = read(document, environ)
-    if config is not None:
-        problems = problems + _Checker(config).all()
-    return Report(sorted(set(problems)), config)
+    if config is None:
+        return Report(sorted(set(problems)), None)
+    checker = _Checker(config)
+    problems = problems + checker.all()
+    return Report(sorted(set(problems)), config, sorted(set(checker.hints)))
 
 
 class _Checker:
     def __init__(self, config: Config) -> None:
         self.config, self.document, self.settings = config, config.document, config.settings
         self.found: list[Problem] = []
+        self.hints: list[Problem] = []
+        self.mappings: dict[str, mappings.Mapping] = {}
         self.all_fields_known = True
 
     def all(self) -> list[Problem]:
@@ -143,7 +147,6 @@ class _Checker:
         fields = dict(Catalog().contact_fields)
         kinds = registry.connectors()
         self.all_fields_known = set(self.settings.connections) == self._names("connections")
-        built: dict[str, mappings.Mapping] = {}
         for name, section in self.settings.connections.items():
             kind = kinds.get(section.connector)
             if kind is None:
@@ -164,14 +167,15 @@ class _Checker:
                     except Problems as error:
                         self.found += error.problems
             try:
-                built[name] = mappings.build([d for d in documents if d], kind.known_fields)
-                fields.update(built[name].contact_fields)
+                built = mappings.build([d for d in documents if d], kind.known_fields)
+                fields.update(built.contact_fields)
+                self.mappings[name] = built
             except Problems as error:
                 self.all_fields_known = False
                 self.found += error.problems
         if self.all_fields_known:
-            self.found += mappings.conflicts(built)
-        for name, mapping in built.items():
+            self.found += mappings.conflicts(self.mappings)
+        for name, mapping in self.mappings.items():
             for hint in mapping.match:
                 if hint.of:
                     self._known(
@@ -207,122 +211,10 @@ class _Checker:
 
     def _messages(self) -> None:
         for name, section in self.settings.messages.items():
-            at: At = ("messages", name)
-            self._known((*at, "purpose"), "purpose", section.purpose, self._names("purposes"))
-            address = parseaddr(section.from_)[1]
-            if "@" not in address.strip("@") or " " in address:
-                self._wrong(
-                    (*at, "from"), f"{section.from_!r} holds no address", 'write "Ann <ann@example.com>"'
-                )
-            self._words(section, at)
-            if (section.template is None) == (section.html is None):
-                what = (
-                    "has neither template nor html"
-                    if section.template is None
-                    else "has both template and html"
-                )
-                self._wrong(at, f"message {name} {what}", "give one of them", key=True)
-            for language, other in section.languages.items():
-                inside: At = (*at, "languages", language)
-                self._words(other, inside)
-                if other.template is not None and other.html is not None:
-                    self._wrong(inside, "it has both template and html", "give one of them", key=True)
-            self._files(section, at)
-            try:
-                utm.of_message(self.settings, name)
-            except ConfigError as error:
-                self._wrong((*at, "utm"), error.what, error.fix)
-
-    def _words(self, section: MessageSection | LanguageSection, at: At) -> None:
-        """The templates of a message, or of one of its languages."""
-        for key in ("subject", "preheader", "text", "html"):
-            if source := getattr(section, key):
-                self._template(source, (*at, key))
-        if section.template is not None:
-            self._template_file(section.template, (*at, "template"))
-
-    def _files(self, section: MessageSection, at: At) -> None:
-        """Attachments and images: that they are there, are shown, and do not make the mail too large."""
-        base, size = self.config.base_dir, 0
-        for number, name in enumerate(section.attachments):
-            size += self._file(lambda name=name: parts.attached(base / name), (*at, "attachments", number))  # type: ignore[misc]
-        shown = self._shown(section)
-        for image, name in section.images.items():
-            place: At = (*at, "images", image)
-            size += self._file(lambda name=name: parts.shown(base / name, "x"), place)  # type: ignore[misc]
-            if image not in shown:
-                self._wrong(place, f"no HTML shows the image {image}", f'write src="cid:{image}"', key=True)
-        for image in sorted(shown - set(section.images)):
-            self._wrong(at, f"the HTML shows cid:{image}, which is none of its images", "add it", key=True)
-        if size > section.max_size:
-            what = f"its files make the mail {size:,} bytes larger, more than {section.max_size:,}"
-            self._wrong((*at, "max_size"), what, "link to them instead, or raise max_size")
-
-    def _file(self, encoded: Callable[[], bytes], at: At) -> int:
-        """The size of a file as a mail carries it."""
-        try:
-            return len(encoded())
-        except ConfigError as error:
-            self._wrong(at, error.what, error.fix)
-            return 0
-
-    def _shown(self, section: MessageSection) -> set[str]:
-        """The images that the HTML shows, in any language. A template that cannot be read was told of already."""
-        found: set[str] = set()
-        written: list[MessageSection | LanguageSection] = [section, *section.languages.values()]
-        for each in written:
-            source = each.html or ""
-            if each.template is not None:
-                with suppress(OSError, UnicodeDecodeError):
-                    source += (self.config.base_dir / each.template).read_text(encoding="utf-8")
-            found |= set(parts.CID.findall(source))
-        return found
-
-    def _template(self, source: str, at: At) -> None:
-        """A template inside hub.yaml."""
-        if (wrong := template.syntax_error(source)) is not None:
-            self._wrong(at, f"the template does not parse: {wrong[0]}", "mend it")
-            return
-        for name, line, column in self._unknown_names(source):
-            self.found.append(Problem(self.document.inside(at, line, column), *self._unknown(name)))
-
-    def _unknown_names(self, source: str) -> list[tuple[str, int, int]]:
-        """A template's unknown names; fields only where all of them are known."""
-        found = template.unknown_names(source, self.catalog.contact_fields)
-        return [each for each in found if self.all_fields_known or not each[0].startswith("contact.")]
-
-    def _template_file(self, name: str, at: At) -> None:
-        file = self.config.base_dir / name
-        try:
-            source = file.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            words = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-            self._wrong(
-                at,
-                f"the template {name} cannot be read: {words}",
-                "check the path; it is relative to hub.yaml",
-            )
-            return
-        document = load_document(file, "")
-        if (wrong := template.syntax_error(source)) is not None:
-            place = type(document.position())(file, wrong[1], 1)
-            self.found.append(Problem(place, f"the template does not parse: {wrong[0]}", "mend it"))
-            return
-        for unknown, line, column in self._unknown_names(source):
-            place = type(document.position())(file, line, column)
-            self.found.append(Problem(place, *self._unknown(unknown)))
-        try:
-            template.as_html(source, mjml=file.suffix == ".mjml")
-        except ConfigError as error:
-            self._wrong(at, f"{name}: {error.what}", error.fix)
-
-    def _unknown(self, name: str) -> tuple[str, str]:
-        if name.startswith("contact."):
-            field = name.removeprefix("contact.")
-            return f"the template uses the unknown field {field!r}", nearest(
-                field, self.catalog.contact_fields
-            )
-        return f"the template uses the unknown name {name!r}", nearest(name, template.VARIABLES)
+            self._known(("messages", name, "purpose"), "purpose", section.purpose, self._names("purposes"))
+        found = checking.messages(self.config, self.catalog.contact_fields, all_known=self.all_fields_known)
+        self.found += found.problems
+        self.hints += found.hints
 
     def _funnels(self) -> None:
         for name, section in self.settings.funnels.items():
@@ -343,13 +235,24 @@ class _Checker:
                     self._step(inner, (*at, arm, number))
         elif isinstance(step, SetFields):
             for connection, fields in step.set.items():
-                if self._known(
-                    (*at, "set", connection), "connection", connection, self._names("connections")
-                ):
-                    for field in fields:
-                        self._known(
-                            (*at, "set", connection, field), "field", field, self.catalog.contact_fields
-                        )
+                inside: At = (*at, "set", connection)
+                if self._known(inside, "connection", connection, self._names("connections")):
+                    for name in fields:
+                        if self._known((*inside, name), "field", name, self.catalog.contact_fields):
+                            self._writes((*inside, name), connection, name)
+
+    def _writes(self, at: At, connection: str, name: str) -> None:
+        """Whether a connection's mapping lets a field be written there."""
+        mapping = self.mappings.get(connection)
+        if mapping is None:
+            return  # it was told of already
+        entry = mapping.entries.get("contact", {}).get(name)
+        if entry is None:
+            fix = "add it there with direction: push, or both"
+            self._wrong(at, f"the mapping of {connection} does not have the field {name!r}", fix, key=True)
+        elif not entry.pushes:
+            what = f"the mapping of {connection} only pulls the field {name!r}"
+            self._wrong(at, what, "give it direction: both there", key=True)
 
     def _campaigns(self) -> None:
         for name, section in self.settings.campaigns.items():

@@ -19,6 +19,8 @@ from hub.errors import SignatureError
 Kind = Literal["open", "click", "unsubscribe", "message", "bounce"]
 KINDS: tuple[Kind, ...] = ("open", "click", "unsubscribe", "message", "bounce")
 SIGNATURE_BYTES = 10
+PREVIEW = "preview-has-no-token"
+"""Stands in previews where a mail has a token, and is as long as one. No endpoint takes it for a delivery."""
 _URL_SAFE = bytes.maketrans(b"+/", b"-_")
 
 
@@ -99,6 +101,16 @@ class Signer:
         keyed = self._link.copy()
         keyed.update(url.encode("utf-8", "replace"))
         return keyed.digest()
+
+
+class Unsigned(Signer):
+    """Makes `PREVIEW` instead of tokens: what is composed with it looks like the mail and leads nowhere."""
+
+    def __init__(self) -> None:
+        super().__init__(b"")
+
+    def tokens(self, delivery_id: int) -> Tokens:
+        return Tokens(PREVIEW, PREVIEW, PREVIEW, PREVIEW, PREVIEW)
 
 
 def _keyed(key: bytes, use: bytes, size: int) -> hashlib.blake2b:

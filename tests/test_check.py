@@ -229,6 +229,94 @@ EXPECTED: dict[str, list[tuple[str, str]]] = {
             "it stands in for recipients without a zone: write for example Europe/Vienna",
         ),
     ],
+    "60-links": [
+        (
+            "templates/links.html:1:13",
+            "the link htps://example.com has the unknown scheme htps:; did you mean https:?",
+        ),
+        (
+            "templates/links.html:1:48",
+            "the link http:/example.com/x has no // after its scheme; write http://example.com/x",
+        ),
+        (
+            "templates/links.html:3:26",
+            "the link www.example.com/start has no scheme; write https://www.example.com/start",
+        ),
+        ("templates/links.html:4:10", "the link has no address; write one, or take the tag out"),
+        (
+            "templates/links.html:4:27",
+            "the link https:///path names no host; a mail has no address of its own: write all of it, with https://",
+        ),
+        (
+            "templates/links.html:4:57",
+            "the link https://example.com/a b has blanks; take them out, or write %20",
+        ),
+        (
+            "templates/links.html:5:10",
+            "the link mailto:?subject=x names no address; write mailto:ann@example.com",
+        ),
+        (
+            "templates/links.html:5:43",
+            "the link javascript:void(0) is taken out by mail programs; lead to a page that does it",
+        ),
+        (
+            "templates/links.html:5:77",
+            "the link /start leads nowhere; a mail has no address of its own: write all of it, with https://",
+        ),
+        ("templates/links.html:5:100", "the link # leads nowhere; write where it leads"),
+        (
+            "templates/links.html:6:10",
+            "the link https://example.com/...}} has braces without their counterpart; write {{ ... }}",
+        ),
+        (
+            "templates/links.html:7:11",
+            "the image logo.png leads nowhere; write its whole address, or carry it: see `images` of messages",
+        ),
+    ],
+    "61-links-in-mjml": [
+        ("templates/links.mjml:4:24", "the link example.com has no scheme; write https://example.com"),
+        (
+            "templates/links.mjml:5:22",
+            "the image https:// names no host; a mail has no address of its own: write all of it, with https://",
+        ),
+        ("templates/links.mjml:5:38", "the link https://https://example.com has two schemes; take one out"),
+    ],
+    "62-links-in-place": [
+        (
+            "62-links-in-place.yaml:16:16",
+            "the link ftp://example.com/... has the unknown scheme ftp:;"
+            " mail programs know http, https, mailto, tel, sms, webcal, geo",
+        ),
+        (
+            "62-links-in-place.yaml:18:11",
+            "the link http:/example.com/ has no // after its scheme; write http://example.com/",
+        ),
+        ("62-links-in-place.yaml:20:28", "the link tel: names nobody and nothing; write tel:..."),
+    ],
+    "63-filters-and-tests": [
+        ("63-filters-and-tests.yaml:11:39", "there is no filter 'captialize'; did you mean 'capitalize'?"),
+        ("63-filters-and-tests.yaml:15:32", "there is no test 'empty'; see the tests of Jinja"),
+        ("63-filters-and-tests.yaml:16:25", "there is no filter 'truncat'; did you mean 'truncate'?"),
+        ("63-filters-and-tests.yaml:16:38", "there is no filter 'zzz'; see the filters of Jinja"),
+        (
+            "63-filters-and-tests.yaml:17:10",
+            "a template cannot take in others: {% include %}; write here what it should hold",
+        ),
+    ],
+    "64-set-what-is-only-pulled": [
+        (
+            "64-set-what-is-only-pulled.yaml:17:38",
+            "the mapping of crm only pulls the field 'owner'; give it direction: both there",
+        ),
+        (
+            "64-set-what-is-only-pulled.yaml:17:48",
+            "the mapping of crm only pulls the field 'country'; give it direction: both there",
+        ),
+        (
+            "64-set-what-is-only-pulled.yaml:18:21",
+            "the mapping of web does not have the field 'city'; add it there with direction: push, or both",
+        ),
+    ],
 }
 
 
@@ -237,6 +325,34 @@ def test_a_broken_file(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(FOLDER)
     found = [str(problem) for problem in check(Path(f"{name}.yaml"), ENVIRONMENT).problems]
     assert found == [f"{place}: {words}" for place, words in EXPECTED[name]]
+
+
+def test_hints_are_told_and_stop_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(FOLDER)
+    assert [str(hint) for hint in check(Path("60-links.yaml"), ENVIRONMENT).hints] == [
+        "templates/links.html:7:29: the image has no alt text: https://example.com/logo.png;"
+        ' add alt="...": many read mails without images; alt="" where it is an ornament',
+        "templates/links.html:8:1: default(...) leaves a blank city as it is; write {{ contact.city or '...' }}",
+    ]
+
+
+def test_a_sound_file_with_hints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sound = (FOLDER / "sound.yaml").read_text()
+    (tmp_path / "hub.yaml").write_text(sound)
+    (tmp_path / "templates").mkdir()
+    (tmp_path / "templates" / "hello.html").write_text(
+        f'<p>{"x" * 102_001}</p>\n<img src="https://m.example/x.png">'
+    )
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(main, ["check"], env=ENVIRONMENT)
+    assert done.exit_code == 0
+    first, second, last = done.output.splitlines()
+    assert first.startswith("templates/hello.html:1:1: the HTML has 102,")
+    assert first.endswith("may hold the unsubscribe link (a hint)")
+    assert second.startswith("templates/hello.html:2:1: the image has no alt text")
+    assert last == "hub.yaml: no mistakes found"
+    as_json = json.loads(CliRunner().invoke(main, ["check", "--json"], env=ENVIRONMENT).output)
+    assert [(row["line"], row["severity"]) for row in as_json] == [(1, "hint"), (2, "hint")]
 
 
 def test_every_broken_file_has_its_expectation() -> None:

@@ -7,12 +7,14 @@ Console blocks are run for real, in order, each page in a folder of its own that
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import re
 import shlex
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +25,11 @@ from ruamel.yaml import YAML
 from docs import generate
 from hub.check import check
 from hub.cli import main
+from hub.config.settings import MessageSection, Settings
 from hub.config.starter import files
 from hub.mail import template
+from hub.mail.compose import Composer, Recipient
+from hub.mail.preview import preview
 from hub.mapping import transforms
 from hub.mapping.language import DIRECTIONS, ON_BLANK, UNKNOWN
 from hub.mapping.reading import KEYS
@@ -33,6 +38,7 @@ from hub.rules import Catalog
 from hub.rules import problems as rule_problems
 from hub.rules.functions import FUNCTIONS, SCALARS
 from hub.sdk import registry
+from hub.signing import Unsigned
 from tests.support.documents import ROOT, Shown, anchors, blocks, code_spans, commands, place
 
 PAGES = generate.pages()
@@ -129,6 +135,10 @@ def wrong_in(words: list[str]) -> str:
                 "--contacts",
                 "--plan",
                 "--campaign",
+                "--state",
+                "--message",
+                "--relay",
+                "--funnel",
             )
         elif isinstance(here, click.Group) and not re.fullmatch(r"[A-Z.\[\]]+", word):
             if word not in here.commands:
@@ -189,6 +199,10 @@ def test_yaml_that_is_shown_has_no_mistakes(block: Any, tmp_path: Path) -> None:
     else:
         for section, content in shown.items():
             whole[section] = {**whole.get(section, {}), **content}
+    for message in whole["messages"].values():
+        for name in [*message.get("images", {}).values(), *message.get("attachments", [])]:
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            (tmp_path / name).write_bytes(b"x")
     with (tmp_path / "hub.yaml").open("w") as file:
         YAML().dump(whole, file)
     environ = dict.fromkeys(re.findall(r"\$\{(\w+)\}", (tmp_path / "hub.yaml").read_text()), KEY)
@@ -217,6 +231,41 @@ def test_rules_that_are_shown_are_rules() -> None:
     assert [(rule, str(error)) for rule in shown for error in rule_problems(rule, catalog)] == []
 
 
+def values_shown() -> list[tuple[str, str, str]]:
+    """(template, contact, what it gives) of the table in docs/messages.md."""
+    rows = re.findall(
+        r"^\| `(.+)` \| `(\{.*\})` \| `(.+)` \|$", (ROOT / "docs/messages.md").read_text(), re.MULTILINE
+    )
+    return [(source.replace("\\|", "|"), contact, gives) for source, contact, gives in rows]
+
+
+@pytest.mark.parametrize(("source", "contact", "gives"), values_shown())
+def test_what_a_template_gives(source: str, contact: str, gives: str, tmp_path: Path) -> None:
+    message = {
+        "subject": "x",
+        "from": "ann@example.com",
+        "purpose": "orders",
+        "html": f"<body><p>{source}</p></body>",
+    }
+    settings = Settings.model_validate(
+        {
+            "purposes": {"orders": {"title": "x", "marketing": False, "track": {"opens": False}}},
+            "messages": {"x": message},
+        }
+    )
+    fields = json.loads(contact)
+    deals = fields.pop("deals", [])
+    composer = Composer(settings, tmp_path, Unsigned(), contact_fields=CONTACT_FIELDS)
+    to = Recipient(0, "bob@example.com", fields, deals)
+    found = preview(composer.message("x"), to, now=datetime(2026, 1, 1, tzinfo=UTC))["html"]
+    assert f"<p>{gives}" in found.replace(" </p>", "</p>")
+    assert found.count("<p>") == 1
+
+
+def test_enough_of_what_templates_give_is_shown() -> None:
+    assert len(values_shown()) >= 13
+
+
 def test_each_transform_and_type_has_an_example() -> None:
     shown = [transforms.step(given)[0] for given, _ in generate.TRANSFORM_EXAMPLES]
     assert sorted(shown) == sorted([*transforms.PLAIN, *transforms.TAKING])
@@ -234,7 +283,14 @@ def test_each_transform_and_type_has_an_example() -> None:
             "mapping.md",
             [*KEYS, *DIRECTIONS, *ON_BLANK, *UNKNOWN, *transforms.PLAIN, *transforms.TAKING, *FieldType],
         ),
-        ("sending.md", [*DeliveryState, *template.VARIABLES]),
+        ("sending.md", [*DeliveryState]),
+        (
+            "messages.md",
+            [
+                *template.VARIABLES,
+                *(field.alias or name for name, field in MessageSection.model_fields.items()),
+            ],
+        ),
         (
             "results.md",
             [*ResultKind, *BounceClass, "queued", "attempting", "done", "dead", "dropped", "uncertain"],

@@ -265,7 +265,8 @@ async def test_a_restored_database_sends_nothing_until_it_is_released_and_never_
     ):  # as in the middle of sending: three waiting, two claimed
         await conn.execute(
             """UPDATE delivery d SET retry_at = NULL, claimed_by = 'w',
-                   state = CASE WHEN n.n > 3 THEN 'claimed' ELSE 'queued' END
+                   state = CASE WHEN n.n > 3 THEN 'claimed' ELSE 'queued' END,
+                   lease_until = CASE WHEN n.n > 3 THEN now() + interval '1 minute' END
                FROM (SELECT id, row_number() OVER (ORDER BY id) AS n FROM delivery
                      WHERE state = 'queued' AND occurrence = 'campaign:spring') n WHERE n.id = d.id"""
         )

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from hub import __version__
-from hub.cli import ask, campaigns, deliver, duplicates, mapping, operate, relays, setup
+from hub.cli import ask, campaigns, decide, deliver, duplicates, mapping, operate, preview, relays, setup
 from hub.cli.place import Place
 from hub.errors import HubError
 
@@ -61,7 +61,9 @@ for command in (
     *ask.COMMANDS,
     *mapping.COMMANDS,
     *duplicates.COMMANDS,
+    *preview.COMMANDS,
     *campaigns.COMMANDS,
+    *decide.COMMANDS,
     *deliver.COMMANDS,
     *relays.COMMANDS,
 ):

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from hub.cli import coverage
 from hub.cli.place import Place, print_table
 from hub.errors import HubError
 
@@ -85,6 +86,7 @@ def _plan_tables(found: dict[str, Any]) -> None:
         "relay": "relay", "mails": "mails", "cost": "costs", "currency": "", "gate": "deliverability", "reasons": "because",
     }  # fmt: skip
     print_table("Relays", columns, found["relays"], empty="there is nothing to send")
+    coverage.tables(found["coverage"])
     click.echo(f"hub campaigns approve {found['campaign']} --plan {found['plan']}")
 
 

@@ -43,15 +43,22 @@ def schema() -> None:
 @click.command()
 @click.pass_obj
 def check(place: Place) -> None:
-    """Find every mistake in hub.yaml, its mappings and its templates at once, offline."""
+    """Find every mistake in hub.yaml, its mappings and its templates at once, offline.
+
+    Hints are printed too; only mistakes make it end with status 1.
+    """
     from hub.check import check as find
 
     report = find(place.config, dict(os.environ))
     if place.as_json:
-        click.echo(json.dumps([p.as_dict() for p in report.problems], indent=2))
+        found = [{**p.as_dict(), "severity": "mistake"} for p in report.problems]
+        found += [{**p.as_dict(), "severity": "hint"} for p in report.hints]
+        click.echo(json.dumps(found, indent=2))
     else:
         for problem in report.problems:
             click.echo(str(problem))
+        for hint in report.hints:
+            click.echo(f"{hint} (a hint)")
         if not report.problems:
             click.echo(f"{place.config}: no mistakes found")
     sys.exit(1 if report.problems else 0)

@@ -37,22 +37,26 @@ class Config:
         return dict(found)
 
 
-def load(path: Path, environ: Mapping[str, str]) -> Config:
-    """Raises `Problems` with everything that is wrong in the file's shape, and with secrets that are missing."""
+def load(path: Path, environ: Mapping[str, str], *, with_secrets: bool = True) -> Config:
+    """Raises `Problems` with everything that is wrong in the file's shape, and with secrets that are missing.
+
+    `with_secrets`: false where none is needed, and none may be there."""
     document = load_document(path)
-    config, problems = read(document, environ)
+    config, problems = read(document, environ, with_secrets=with_secrets)
     if problems or config is None:
         raise Problems(problems)
     return config
 
 
-def read(document: Document, environ: Mapping[str, str]) -> tuple[Config | None, list[Problem]]:
+def read(
+    document: Document, environ: Mapping[str, str], *, with_secrets: bool = True
+) -> tuple[Config | None, list[Problem]]:
     """(the configuration, every mistake in its shape). With mistakes it is what can be understood, or None."""
     data = document.data if document.data is not None else {}
     base_dir = document.file.resolve().parent
     if not isinstance(data, dict):
         return None, [document.problem((), "hub.yaml holds sections", "see `hub init` for an example")]
-    problems = secrets.problems(document, environ, base_dir)
+    problems = secrets.problems(document, environ, base_dir) if with_secrets else []
     # References outside the connectors' own keys (a public URL, a host) are resolved at once.
     plain = {
         key: value if key in ("connections", "relays") else secrets.resolve(value, environ, base_dir)

@@ -9,9 +9,11 @@ from typing import Any
 
 from hub import lists
 from hub.errors import HubError
+from hub.jobs.preview import COMPOSED, compiled
 from hub.jobs.runtime import Runtime
 from hub.mail import campaigns as planning
 from hub.mail.campaigns import Planned
+from hub.mail.coverage import coverage
 from hub.store import campaigns as store
 from hub.store import fence
 from hub.store.database import Connection
@@ -57,7 +59,8 @@ def _prospects(row: dict[str, Any], now: datetime) -> dict[str, Any]:
 
 
 async def plan(runtime: Runtime, name: str) -> dict[str, Any]:
-    """What would be sent to whom, when, by which relays: frozen for real, and taken back."""
+    """What would be sent to whom, when, by which relays: frozen for real, and taken back. `coverage` is what the recipients
+    lack for the message."""
     _known(runtime, name)
     async with runtime.db.rehearsal() as db:
         rehearsal = dataclasses.replace(runtime, db=db)
@@ -66,7 +69,10 @@ async def plan(runtime: Runtime, name: str) -> dict[str, Any]:
         if known is not None:
             raise HubError(f"campaign {name} was approved already: it is {known}", "see `hub campaigns`")
         planned = await _freeze(rehearsal, name, None)
-    return await _told(runtime, planned)
+        message = compiled(runtime.config, planned.message, runtime.catalog.contact_fields)
+        async with db.connection() as conn:
+            found = await coverage(conn, message, now=runtime.clock.now(), compose=COMPOSED)
+    return {**await _told(runtime, planned), "coverage": found}
 
 
 async def approve(runtime: Runtime, name: str, wanted: str | None) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import hashlib
 import os
 import secrets
 import socket
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -115,12 +115,8 @@ class Runtime:
 
     @cached_property
     def catalog(self) -> Catalog:
-        """What rules may name. Fields are those of all mappings together."""
-        fields = dict(Catalog().contact_fields)
-        for name in self.settings.connections:
-            fields.update(self.mapping(name).contact_fields)
-        s = self.settings
-        return Catalog(fields, frozenset(s.lists), frozenset(s.messages), frozenset(s.purposes))
+        """What rules and templates may name."""
+        return catalog_of(self.settings, self.mapping)
 
     @property
     def purposes(self) -> dict[str, bool]:
@@ -191,15 +187,9 @@ class Runtime:
     def mapping(self, name: str) -> mappings.Mapping:
         """A connection's mapping: the shipped one, extended by the admin's own file, in the company of all others."""
         if not self._mappings:
-            self._mappings = mappings.together({each: self._read(each) for each in self.settings.connections})
+            names = self.settings.connections
+            self._mappings = mappings.together({each: mapping_of(self.config, each) for each in names})
         return self._mappings[name]
-
-    def _read(self, name: str) -> mappings.Mapping:
-        section = self.settings.connections[name]
-        documents = [mappings.shipped(section.connector, registry.module(section.connector))]
-        if section.mapping:
-            documents.append(load_document(self.config.base_dir / section.mapping))
-        return mappings.build([d for d in documents if d is not None])
 
     async def close(self) -> None:
         if "dkim" in self.__dict__:
@@ -207,6 +197,24 @@ class Runtime:
         for connector in self._connectors.values():
             await connector.http.close()
         await self.bell.close()
+
+
+def mapping_of(config: Config, name: str) -> mappings.Mapping:
+    """A connection's mapping, offline."""
+    section = config.settings.connections[name]
+    documents = [mappings.shipped(section.connector, registry.module(section.connector))]
+    if section.mapping:
+        documents.append(load_document(config.base_dir / section.mapping))
+    return mappings.build([d for d in documents if d is not None])
+
+
+def catalog_of(settings: Settings, mapping: Callable[[str], mappings.Mapping]) -> Catalog:
+    """What rules and templates may name. Fields are those of all mappings together."""
+    fields = dict(Catalog().contact_fields)
+    for name in settings.connections:
+        fields.update(mapping(name).contact_fields)
+    names = (frozenset(section) for section in (settings.lists, settings.messages, settings.purposes))
+    return Catalog(fields, *names)
 
 
 @asynccontextmanager

@@ -8,7 +8,8 @@ however often it is composed.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from binascii import a2b_qp
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from email.headerregistry import Address
@@ -19,17 +20,19 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jinja2 import TemplateSyntaxError
+from jinja2 import TemplateError, TemplateSyntaxError
 
-from hub.config.settings import MessageSection, Settings
-from hub.errors import ConfigError
-from hub.mail import footer, parts, program, template, utm
+from hub.config.settings import MessageSection, Settings, Tracking, TrackingSection
+from hub.errors import ConfigError, HubError
+from hub.mail import fields, footer, parts, program, template, utm
 from hub.mail.encoding import header_text, one_line
 from hub.mail.links import Links
 from hub.mail.variant import Variant, Wording, looked_up
 from hub.sdk.content import Sound, sound
 from hub.signing import Signer
 
+UNCOMPOSABLE = (HubError, TemplateError, ValueError, TypeError, ArithmeticError, LookupError)
+"""What `render` may raise for one recipient's values; `why_not` puts it into words."""
 _ADDRESS = re.compile(r'[^\s<>"(),:;\\\[\]@\x00-\x1f\x7f]+@([^\s<>"(),:;\\\[\]@\x00-\x1f\x7f]+)')
 
 
@@ -50,6 +53,14 @@ class Mail(NamedTuple):
     message_id: str
     return_path: str
     subject: str
+    preheader: str = ""
+
+
+class Seen(NamedTuple):
+    """Whether opens or clicks of a mail are counted, and by whose word."""
+
+    on: bool
+    why: str
 
 
 class Composer:
@@ -68,8 +79,19 @@ class Composer:
             section = self.settings.messages.get(name)
             if section is None:
                 raise ConfigError(f"there is no message {name!r}", "define it under messages in hub.yaml")
-            self._messages[name] = Message(name, section, self)
+            self._messages[name] = self._compiled(name, section)
         return self._messages[name]
+
+    def _compiled(self, name: str, section: MessageSection) -> Message:
+        if section.purpose not in self.settings.purposes:
+            what = f"message {name} is of the purpose {section.purpose!r}, which there is not"
+            raise ConfigError(what, "define it under purposes in hub.yaml")
+        if (section.template is None) == (section.html is None):
+            raise ConfigError(f"message {name} has not just one of template and html", "give one of them")
+        try:
+            return Message(name, section, self)
+        except TemplateSyntaxError as error:
+            raise template.mistake(error) from None
 
 
 class Message:
@@ -81,14 +103,20 @@ class Message:
         purpose = settings.purposes[section.purpose]
         self.marketing = purpose.marketing
         self.from_domain = parseaddr(section.from_)[1].rpartition("@")[2].lower()
-        self.opens = _first(section.track.opens, purpose.track.opens, settings.tracking.opens)
-        self.clicks = _first(section.track.clicks, purpose.track.clicks, settings.tracking.clicks)
+        wishes = {
+            "the message says so": section.track,
+            f"the purpose {section.purpose} says so": purpose.track,
+        }
+        self._seen = {kind: _first(wishes, settings.tracking, kind) for kind in ("opens", "clicks")}
+        self.opens, self.clicks = self._seen["opens"].on, self._seen["clicks"].on
         self._off_in = frozenset(settings.tracking.off_in if self.opens or self.clicks else ())
         self._utm = utm.of_message(settings, name)
         self._base_url = settings.web.public_url.rstrip("/")
         self._content_ids = {each: f"{each}@{settings.sender.list_domain}" for each in section.images}
         self._wordings = self._in_all_languages()
         self._look_for_names([source for each in self._wordings.values() for source in each.sources])
+        self.uses = {key: fields.uses(each.sources) for key, each in self._wordings.items()}
+        """language -> field -> whether a blank is seen to; of a language that takes the contact as a whole None."""
         self._top, self._fixed = self._headers()
         self._frame = self._files()
         self._return_path = settings.bounces.return_path.rpartition("@")
@@ -132,9 +160,10 @@ class Message:
             mjml = file.suffix == ".mjml"
             try:
                 source = file.read_text(encoding="utf-8")
-            except OSError as error:
+            except (OSError, UnicodeDecodeError) as error:
+                words = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
                 raise ConfigError(
-                    f"cannot be read: {error.strerror}", "check the message's template", str(file)
+                    f"cannot be read: {words}", "check the message's template", str(file)
                 ) from None
         html = parts.with_images(template.as_html(source or "", mjml=mjml), self._content_ids)
         postal_address = self.composer.settings.sender.postal_address
@@ -200,13 +229,27 @@ class Message:
 
     # --- for each recipient ------------------------------------------------------------------------------
 
+    def language_for(self, wished: object) -> str:
+        """Which of `uses` a contact of this language gets."""
+        return looked_up(str(wished), self._wordings) if len(self._wordings) > 1 and wished else ""
+
+    def wording(self, language: str) -> Wording:
+        """The templates in one of the languages of `uses`."""
+        return self._wordings[language]
+
+    def tracking(self, country: object) -> dict[str, Seen]:
+        """Whether `opens` and `clicks` of a mail to a contact of this country are counted, and why."""
+        if self._tracked_in(country):
+            return self._seen
+        why = f"`tracking.off_in` holds {country or 'unknown'}"
+        return {kind: Seen(False, why) if seen.on else seen for kind, seen in self._seen.items()}
+
+    def _tracked_in(self, country: object) -> bool:
+        return not self._off_in or str(country or "unknown") not in self._off_in
+
     def _chosen(self, contact: dict[str, Any], track: bool) -> Variant:
-        language = ""
-        if len(self._wordings) > 1 and (wished := contact.get("language")):
-            language = looked_up(str(wished), self._wordings)
-        if track and self._off_in:
-            track = str(contact.get("country") or "unknown") not in self._off_in
-        return self._variant(language, track)
+        language = self.language_for(contact.get("language"))
+        return self._variant(language, track and self._tracked_in(contact.get("country")))
 
     def render(self, to: Recipient, *, now: datetime, track: bool = True) -> Mail:
         """The mail for one recipient. Raises jinja2 errors and ConfigError for values that the template cannot take.
@@ -246,12 +289,31 @@ class Message:
                 self._frame.after,
             ]
         )
-        return Mail(Sound(content), message_id, f"{local}+{tokens.bounce}@{domain}", subject)
+        return_path = f"{local}+{tokens.bounce}@{domain}"
+        return Mail(Sound(content), message_id, return_path, subject, values.get("preheader", ""))
+
+    def html_of(self, content: bytes) -> bytes:
+        """The HTML within a mail of this message, decoded: UTF-8 with CRLF."""
+        begin = content.index(self._frame.between) + len(self._frame.between)
+        return a2b_qp(content[begin : len(content) - len(self._frame.after)])
 
 
-def _first(*wishes: bool | None) -> bool:
+def why_not(error: Exception) -> str:
+    """Why a mail cannot be composed, without values of the contact that an error may quote."""
+    if isinstance(error, HubError):
+        return str(error)
+    if isinstance(error, TemplateError | TypeError):  # these name types, not values
+        return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:120]}"
+    return type(error).__name__
+
+
+def _first(wishes: Mapping[str, Tracking], otherwise: TrackingSection, kind: str) -> Seen:
     """What the nearest of those says that says something."""
-    return next((wish for wish in wishes if wish is not None), True)
+    for why, wish in wishes.items():
+        if (on := getattr(wish, kind)) is not None:
+            return Seen(on, why)
+    said = kind in otherwise.model_fields_set
+    return Seen(getattr(otherwise, kind), "`tracking` says so" if said else "nothing says otherwise")
 
 
 @lru_cache(maxsize=16)
@@ -281,16 +343,3 @@ def _header(name: str, value: str | Address) -> bytes:
     mail = EmailMessage(policy=SMTP.clone(max_line_length=78))
     mail[name] = value
     return mail.as_bytes().partition(b"\r\n\r\n")[0] + b"\r\n"
-
-
-def _within_body(html: str, first: str, last: str) -> str:
-    """Put something at the beginning and the end of the body."""
-    if first:
-        html, count = re.subn(
-            r"(<body\b[^>]*>)", lambda found: found[1] + first, html, count=1, flags=re.IGNORECASE
-        )
-        html = html if count else first + html
-    if last:
-        at = html.lower().rfind("</body>")
-        html = html[:at] + last + html[at:] if at >= 0 else html + last
-    return html

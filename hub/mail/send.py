@@ -19,12 +19,11 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import structlog
-from jinja2 import TemplateError
 
 from hub.clock import Clock
 from hub.config.settings import RelaySection
 from hub.errors import HubError
-from hub.mail.compose import Composer, Message, Recipient
+from hub.mail.compose import UNCOMPOSABLE, Composer, Message, Recipient, why_not
 from hub.mail.dkim import Signer
 from hub.mail.gates import Gates
 from hub.mail.journal import Journal
@@ -308,8 +307,8 @@ class Sender:
         for claimed, message, contact, deals in people:
             try:
                 mail = message.render(Recipient(claimed.id, claimed.email, contact, deals), now=now)
-            except (HubError, TemplateError, ValueError, TypeError, ArithmeticError, LookupError) as error:
-                self._reject(claimed, str(error) if isinstance(error, HubError) else _short(error))
+            except UNCOMPOSABLE as error:
+                self._reject(claimed, why_not(error))
             else:
                 offer = Offer(claimed.id, mail.return_path, claimed.email, mail.content)
                 found.append(Outgoing(claimed, mail.subject, offer))
@@ -377,12 +376,3 @@ class Sender:
         for lane in self._lanes.values():
             self._give_back(lane.take_back(), "the hub stopped before it was offered", 0.0)
             self.traffic.give_back(lane.name, lane.places)
-
-
-def _short(error: Exception) -> str:
-    """An error's kind and words, without values of the contact that it may quote."""
-    return (
-        f"{type(error).__name__}: {str(error).splitlines()[0][:120]}"
-        if isinstance(error, TemplateError)
-        else type(error).__name__
-    )

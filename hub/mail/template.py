@@ -92,6 +92,33 @@ def unknown_names(source: str, contact_fields: Collection[str]) -> list[tuple[st
     ]
 
 
+def unknown_functions(source: str) -> list[tuple[str, str, int, int]]:
+    """(`filter` or `test`, name, line, column) of each that Jinja does not have, in reading order."""
+    tree = HTML.parse(source)
+    found = {
+        (node.lineno, kind, node.name)
+        for kind, node_type, known in (
+            ("filter", nodes.Filter, HTML.filters),
+            ("test", nodes.Test, HTML.tests),
+        )
+        for node in tree.find_all(node_type)
+        if node.name not in known
+    }
+    return [(kind, name, line, _column(source, name, line)) for line, kind, name in sorted(found)]
+
+
+def others(source: str) -> list[tuple[str, int, int]]:
+    """(tag, line, column) of each that would take in another template: there is none to take."""
+    kinds = {
+        nodes.Extends: "extends",
+        nodes.Include: "include",
+        nodes.Import: "import",
+        nodes.FromImport: "from",
+    }
+    found = {(node.lineno, kinds[type(node)]) for node in HTML.parse(source).find_all(tuple(kinds))}
+    return [(tag, line, _column(source, tag, line)) for line, tag in sorted(found)]
+
+
 def _constant(node: nodes.Expr) -> str | None:
     return str(node.value) if isinstance(node, nodes.Const) else None
 

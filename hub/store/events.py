@@ -67,7 +67,8 @@ async def record(conn: AsyncConnection[Any], evidence: Evidence, *, now: datetim
 async def _settle_uncertain(conn: AsyncConnection[Any], evidence: Evidence, *, now: datetime) -> None:
     """The relay did take it, since something came back: `uncertain` becomes `accepted` with its `sent` event."""
     cursor = await conn.execute(
-        """UPDATE delivery SET state = 'accepted', reason = 'settled by evidence: ' || %s, sent_at = coalesce(sent_at, %s)
+        """UPDATE delivery SET state = 'accepted', reason = 'settled by evidence: ' || %s, sent_at = coalesce(sent_at, %s),
+               lease_until = NULL
            WHERE id = %s AND state IN ('uncertain', 'claimed') RETURNING contact_id, sent_at""",
         [evidence.kind, now, evidence.delivery_id],
     )

@@ -36,6 +36,11 @@ _CHAPTERS = """
            o.connection,
            concat_ws(' ', o.state, nullif(o.remote_id, ''), nullif(o.code, ''), nullif(o.message, ''), nullif(o.fix, ''))
     FROM outbox o WHERE o.contact_id = %(id)s
+    UNION ALL
+    SELECT x.at, 'decided by hand: ' || x.what || coalesce(' ' || d.message || ' as ' || (x.detail ->> 'to'), ''),
+           x.decided_by, x.because
+    FROM decision x LEFT JOIN delivery d ON d.id = x.delivery_id
+    WHERE d.contact_id = %(id)s OR x.email_hash = address_hash(%(email)s)
     ORDER BY 1
 """
 

@@ -11,6 +11,7 @@ from hub.errors import SignatureError
 from hub.jobs.runtime import Runtime
 from hub.jobs.wake import Wake
 from hub.results import engagement
+from hub.signing import PREVIEW
 from hub.web.pages import page
 
 PIXEL = base64.b64decode("R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7")
@@ -38,7 +39,7 @@ async def click(request: Request) -> Response:
     try:
         delivery_id = runtime.signer.read_click(request.path_params["token"], link)
     except SignatureError:
-        return _page("This link is damaged", "Please use the link in the mail again.", status=404)
+        return _no_token(request)
     if request.method == "GET":
         agent = request.headers.get("user-agent", "")
         if await engagement.clicked(runtime.db, runtime.clock, delivery_id, link, user_agent=agent):
@@ -52,7 +53,7 @@ async def unsubscribe_page(request: Request) -> Response:
     try:
         runtime.signer.read("unsubscribe", request.path_params["token"])
     except SignatureError:
-        return _page("This link is damaged", "Please use the link in the mail again.", status=404)
+        return _no_token(request)
     return _page("Unsubscribe", "Do you want to receive no more of these mails?", ask=True)
 
 
@@ -62,7 +63,7 @@ async def unsubscribe(request: Request) -> Response:
     try:
         delivery_id = runtime.signer.read("unsubscribe", request.path_params["token"])
     except SignatureError:
-        return _page("This link is damaged", "Please use the link in the mail again.", status=404)
+        return _no_token(request)
     body = b""
     async for chunk in request.stream():
         body += chunk
@@ -72,6 +73,12 @@ async def unsubscribe(request: Request) -> Response:
     if await engagement.unsubscribed(runtime.db, runtime.clock, delivery_id, how=how):
         await runtime.bell.ring([Wake("results")])
     return _page("You are unsubscribed", "You will get no more of these mails.")
+
+
+def _no_token(request: Request) -> HTMLResponse:
+    if request.path_params["token"].partition(".")[0] == PREVIEW:
+        return _page("This is a preview", "Its links do nothing: nobody is unsubscribed by them.")
+    return _page("This link is damaged", "Please use the link in the mail again.", status=404)
 
 
 def _page(title: str, words: str, *, ask: bool = False, status: int = 200) -> HTMLResponse:

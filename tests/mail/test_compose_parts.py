@@ -262,6 +262,26 @@ def test_nobody_is_tracked_where_it_is_off(tmp_path: Path, country: str | None, 
     assert seen(written(made, country=country)) == (tracked, tracked)
 
 
+@pytest.mark.parametrize(
+    ("section", "words"),
+    [
+        ({"html": "{{ contact.city | nope }}"}, "No filter named 'nope'"),
+        ({"subject": "{{ contact.city | nope }}"}, "No filter named 'nope'"),
+        ({"html": '<a href="{{ contact.city | nope }}">x</a>'}, "No filter named 'nope'"),
+        ({"html": None}, "message hello has not just one of template and html"),
+        ({"template": "latin.html"}, "message hello has not just one of template and html"),
+        ({"html": None, "template": "latin.html"}, "cannot be read: it is not UTF-8"),
+        ({"html": None, "template": "gone.html"}, "cannot be read: No such file or directory"),
+        ({"purpose": "newz"}, "message hello is of the purpose 'newz', which there is not"),
+    ],
+)
+def test_a_message_that_is_wrong_stops_no_other(tmp_path: Path, section: dict[str, Any], words: str) -> None:
+    """Whatever is wrong with a message is told as a ConfigError: the sender rejects its mails and goes on."""
+    put(tmp_path, **{"latin.html": "ä".encode("latin-1")})
+    with pytest.raises(ConfigError, match=words):
+        message(tmp_path, **section)
+
+
 def test_a_preview_is_not_tracked(tmp_path: Path) -> None:
     made = message(tmp_path, html=HTML)
     content = made.render(Recipient(0, "bob@example.com", {}, []), now=NOW, track=False).content

@@ -12,7 +12,8 @@ import pytest
 from hub.clock import ManualClock
 from hub.mail import journal
 from hub.mail.recovery import recover
-from hub.store import ledger
+from hub.model import ResultKind
+from hub.store import events, ledger
 from hub.store.database import Database
 
 
@@ -166,3 +167,24 @@ async def test_one_that_went_while_others_were_taken_back_waits_for_the_next_tim
         "rejected": 0,
         "uncertain": 1,
     }
+
+
+async def test_what_people_prove_before_the_relay_answers_is_not_doubted_after_a_crash(
+    tmp_path: Path, database: Database, clock: ManualClock
+) -> None:
+    async with database.transaction() as conn:
+        await conn.execute("INSERT INTO contact (email, changed_at) VALUES ('p@example.com', now())")
+        await conn.execute(
+            """INSERT INTO delivery (message, contact_id, occurrence, purpose, queued_at, email, state, claimed_by, claim,
+                                     attempts, lease_until)
+               SELECT 'm', id, 'o', 'p', now(), email, 'claimed', 'gone', 7, 1, now() + interval '1 minute' FROM contact"""
+        )
+        opened = events.Evidence(1, ResultKind.OPENED, clock.now(), "web", "opened:1", {})
+        assert await events.record(conn, opened, now=clock.now())
+    assert sum((await recover(database, clock, tmp_path)).values()) == 0
+    late = ledger.Sent(1, 7, "accepted", "main", 250, "2.0.0 Ok", subject="Hello")
+    async with database.transaction() as conn:
+        assert await ledger.workers_gone(conn) == []
+        assert await ledger.settle(conn, [late], now=clock.now()) == 1
+        row = await (await conn.execute("SELECT state, relay, subject, lease_until FROM delivery")).fetchone()
+    assert row == ("accepted", "main", "Hello", None)

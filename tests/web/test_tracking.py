@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from hub.clock import ManualClock
+from hub.signing import PREVIEW
 from tests.support.rig import Rig
 
 LINK = "https://mailyard.example/start?a=1&b=ä b#top"
@@ -229,4 +230,18 @@ async def test_nobody_is_taken_off_by_a_forged_link(rig: Rig, web: httpx.AsyncCl
 async def test_a_body_without_end_is_not_read(rig: Rig, web: httpx.AsyncClient, mail: int) -> None:
     answer = await web.post(f"/u/{token(rig, 'unsubscribe', mail)}", content=b"x" * 10_001)
     assert answer.status_code == 413
+    assert await nothing_happened(rig)
+
+
+async def test_links_of_a_preview_do_nothing_and_say_so(rig: Rig, web: httpx.AsyncClient, mail: int) -> None:
+    answers = [
+        await web.get(f"/u/{PREVIEW}"),
+        await web.post(f"/u/{PREVIEW}", data={"List-Unsubscribe": "One-Click"}),
+        await web.get(f"/c/{PREVIEW}.AAAAAAAAAAAAAA?u=https://evil.example/"),
+    ]
+    for answer in answers:
+        assert answer.status_code == 200
+        assert "nobody is unsubscribed" in answer.text
+        assert "location" not in answer.headers
+    assert (await web.get(f"/o/{PREVIEW}")).status_code == 200
     assert await nothing_happened(rig)

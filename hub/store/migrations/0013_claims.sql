@@ -8,6 +8,10 @@ ALTER TABLE delivery DROP CONSTRAINT delivery_state_check;
 ALTER TABLE delivery ADD CONSTRAINT delivery_state_check CHECK (state IN
     ('queued', 'claimed', 'accepted', 'rejected', 'uncertain', 'excluded', 'held'));
 
+UPDATE delivery SET lease_until = NULL WHERE state <> 'claimed';
+UPDATE delivery SET lease_until = now() WHERE state = 'claimed' AND lease_until IS NULL;
+ALTER TABLE delivery ADD CONSTRAINT delivery_lease_check CHECK ((state = 'claimed') = (lease_until IS NOT NULL));
+
 -- Not by state: an index that every change of it enters is what a claim and an outcome would mostly cost.
 CREATE INDEX delivery_claimed ON delivery (claimed_by) WHERE lease_until IS NOT NULL;
 DROP INDEX delivery_open;
