@@ -200,7 +200,7 @@ async def _move_back(conn: AsyncConnection[Any], moved: Mapping[str, Any], value
     await conn.execute(
         # Who left a funnel only because they were merged is on their way again.
         """UPDATE funnel_entry SET state = 'active', reason = '', finished_at = NULL
-           WHERE contact_id = %(loser)s AND id = ANY(%(ids)s) AND state = 'left' AND reason LIKE '%%merged%%'""",
+           WHERE contact_id = %(loser)s AND id = ANY(%(ids)s) AND state = 'left' AND reason = 'the contact is gone'""",
         {**values, "ids": moved["waiting"]},
     )
 
