@@ -195,6 +195,14 @@ class _Checker:
             except Problems as error:
                 self.all_fields_known = False
                 self.found += error.problems
+        if self.all_fields_known:
+            self.found += mappings.conflicts(self.mappings)
+        for name, mapping in self.mappings.items():
+            for hint in mapping.match:
+                if hint.of:
+                    self._known(
+                        ("connections", name, "mapping"), "connection", hint.of, self._names("connections")
+                    )
         lists, messages, purposes, connections = (
             frozenset(self._names(section)) for section in ("lists", "messages", "purposes", "connections")
         )

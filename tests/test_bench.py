@@ -87,10 +87,29 @@ def test_a_bench_of_lists_holds_increments_against_the_whole_and_ends_with_one_o
     }  # fmt: skip
 
 
+def test_a_bench_of_pulling_counts_every_contact_and_ends_with_one_object() -> None:
+    names = ("ours", "ours-again", "limit", "sdk")
+    done = bench("pull", "--quick", "--json", "--no-install", "--contacts", "300", "--only", *names)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert told["bench"] == "pull"
+    rows = {row["name"]: row for row in told["rows"]}
+    assert set(rows) == set(names)
+    assert all(
+        row["contacts"] == 300 and row["postgres_us"] >= 0 < row["per_cpu_second"] for row in rows.values()
+    )
+    assert set(told["ratios"]) == {"vs_dlt", "vs_limit", "vs_sdk"}
+    assert told["ratios"]["vs_sdk"] == pytest.approx(
+        rows["ours"]["per_cpu_second"] / rows["sdk"]["per_cpu_second"], abs=0.001
+    )
+    assert told["ratios"]["vs_dlt"] is None
+
+
 def test_without_a_name_the_benches_are_listed_and_an_unknown_one_is_refused() -> None:
     listed = bench()
     assert listed.returncode == 0
     assert "send " in listed.stdout
+    assert "pull " in listed.stdout
     assert bench("../env").returncode == 2
 
 

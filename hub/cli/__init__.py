@@ -8,7 +8,19 @@ from pathlib import Path
 import click
 
 from hub import __version__
-from hub.cli import ask, campaigns, decide, deliver, lists, operate, preview, relays, setup
+from hub.cli import (
+    ask,
+    campaigns,
+    decide,
+    deliver,
+    duplicates,
+    lists,
+    mapping,
+    operate,
+    preview,
+    relays,
+    setup,
+)
 from hub.cli.place import Place
 from hub.errors import HubError
 
@@ -60,6 +72,8 @@ for command in (
     *operate.COMMANDS,
     *ask.COMMANDS,
     *lists.COMMANDS,
+    *mapping.COMMANDS,
+    *duplicates.COMMANDS,
     *preview.COMMANDS,
     *campaigns.COMMANDS,
     *decide.COMMANDS,

@@ -165,7 +165,7 @@ class Runtime:
                     f"connection {name}: unknown connector {section.connector!r}", "see `hub connectors`"
                 )
             http = Http(
-                quota=PostgresQuota(self.db),
+                quota=PostgresQuota(self.db, ahead=8 if pulling else 1),
                 account=section.account or name,
                 share=PULL_SHARE if pulling else 1.0,
             )
@@ -185,9 +185,10 @@ class Runtime:
         return self._connectors[name, pulling]
 
     def mapping(self, name: str) -> mappings.Mapping:
-        """A connection's mapping: the shipped one, extended by the admin's own file."""
-        if name not in self._mappings:
-            self._mappings[name] = mapping_of(self.config, name)
+        """A connection's mapping: the shipped one, extended by the admin's own file, in the company of all others."""
+        if not self._mappings:
+            names = self.settings.connections
+            self._mappings = mappings.together({each: mapping_of(self.config, each) for each in names})
         return self._mappings[name]
 
     async def close(self) -> None:
