@@ -32,6 +32,8 @@ from ruamel.yaml import YAML
 from hub import mapping as mappings
 from hub.cli import main as command_line
 from hub.config import settings as sections
+from hub.document import load as load_document
+from hub.errors import HubError
 from hub.mapping import transforms
 from hub.mapping.language import Entry
 from hub.model import CONTACT_FIELDS, DEAL_FIELDS, FieldType
@@ -171,7 +173,12 @@ def shipped(name: str) -> str:
 
 def mapped(entry: Entry) -> list[str]:
     way = {"pull": "pulled", "push": "pushed", "both": "pulled and pushed"}[entry.direction]
-    return [f"`{entry.name}`", f"`{entry.field}`", way, ", ".join(f"`{name}`" for name in entry.transforms)]
+    return [
+        f"`{entry.name}`",
+        f"`{entry.field}`",
+        way,
+        ", ".join(f"`{name}`" for name, _ in entry.transforms),
+    ]
 
 
 def sources(name: str) -> str:
@@ -212,10 +219,37 @@ def scalars() -> str:
     return table(["function", "of a", "gives a"], rows)
 
 
-TRANSFORM_EXAMPLES = {
-    "trim": "  Ann  ", "lower": "Ann@Example.COM", "upper": "vip", "title": "ann lee", "country_code": "Österreich",
-    "language_tag": "de_at",
-}  # fmt: skip
+TRANSFORM_EXAMPLES: list[tuple[Any, Any]] = [
+    ("trim", "  Ann  "), ("squeeze", "Ann   Marie\tLee "), ("lower", "Ann@Example.COM"), ("upper", "vip"), ("title", "ann lee"),
+    ("digits", "No. 12-34"), ("phone", "0043 (0)660 123-45"), ("domain", "https://www.Example.com/about"),
+    ("country_code", "Österreich"), ("language_tag", "de_at"), ({"blank_if": ["n/a", "-"]}, "N/A"),
+    ({"replace": {"&amp;": "&", " Ltd.": ""}}, "Lee &amp; Sons Ltd."), ({"before": ","}, "Vienna, Austria"),
+    ({"after": "#"}, "ticket #4711"), ({"cut": 4}, "1010 Vienna"), ({"split": ","}, "red, green"),
+    ({"join": " / "}, ["red", "green"]), ({"times": 0.01}, "1999"), ({"date_from": "%d.%m.%Y"}, "24.11.2026"),
+]  # fmt: skip
+ENTRY_EXAMPLES = [
+    ("city: {field: f, transform: [{before: ','}, trim, title]}", "  VIENNA , Austria"),
+    ("company: {field: f, transform: [squeeze, {replace: {' GmbH': ''}}, {cut: 12}]}", "Lee  &  Sons GmbH"),
+    ("phone: {field: f, transform: [{blank_if: [unknown, none]}, phone], default: '+43 1 0'}", "unknown"),
+    ("price: {field: f, type: number, transform: {times: 0.01}}", "1999"),
+    (
+        "tags: {field: f, type: list, transform: [{split: ','}, lower], map: {vip: very important}}",
+        "VIP, New",
+    ),
+    ("tier: {field: f, map: {A: gold, B: silver}}", "C"),
+    ("tier: {field: f, map: {A: gold, B: silver}, unknown: blank, default: none}", "C"),
+    ("tier: {field: f, map: {A: gold, B: silver}, unknown: reject}", "C"),
+    ("born: {field: f, type: date, transform: {date_from: '%d/%m/%y'}}", "24/11/86"),
+]
+PUSH_EXAMPLES = [
+    ("tier: {field: f, direction: both, map: {A: gold, B: silver}}", "gold"),
+    ("tier: {field: f, direction: both, map: {A: gold, B: gold}}", "gold"),
+    ("tier: {field: f, direction: both, map: {A: gold, B: silver}}", "bronze"),
+    ("tier: {field: f, direction: both, map: {A: gold, B: silver}, unknown: reject}", "bronze"),
+    ("tags: {field: f, type: list, direction: both, map: {r: red, g: green}}", ["red", "green"]),
+    ("phone: {field: f, direction: both, push_transform: [phone, {cut: 14}]}", "+43 660 1234567"),
+    ("vip: {field: f, type: boolean, direction: both}", True),
+]
 TYPE_EXAMPLES: dict[FieldType, Any] = {
     FieldType.TEXT: 42, FieldType.NUMBER: "12.50", FieldType.BOOLEAN: "yes", FieldType.DATE: "2026-11-24",
     FieldType.TIME: "1764000000000", FieldType.ENUM: "lead", FieldType.LIST: "red;green",
@@ -224,10 +258,54 @@ TYPE_EXAMPLES: dict[FieldType, Any] = {
 
 def transform_table() -> str:
     rows = [
-        [f"`{name}`", f"`{TRANSFORM_EXAMPLES[name]!r}`", f"`{work(TRANSFORM_EXAMPLES[name])!r}`"]
-        for name, work in transforms.PLAIN.items()
+        [f"`{flow(given)}`", f"`{value!r}`", f"`{transforms.made(transforms.step(given))(value)!r}`"]
+        for given, value in TRANSFORM_EXAMPLES
     ]
     return table(["transform", "for example", "gives"], rows)
+
+
+def flow(given: Any) -> str:
+    """A value as YAML on one line."""
+    made = io.StringIO()
+    yaml = YAML()
+    yaml.default_flow_style = True
+    yaml.width = 200
+    yaml.allow_unicode = True
+    yaml.dump(given, made)
+    return made.getvalue().removesuffix("...\n").strip()
+
+
+def entry_of(line: str) -> mappings.Mapping:
+    return mappings.build([load_document(Path("example.yaml"), f"contact:\n  {line}\n")])
+
+
+def pull_examples() -> str:
+    """Whole entries with what they make of a value on the way in."""
+    rows = []
+    for line, value in ENTRY_EXAMPLES:
+        mapped = entry_of(line).pull("contact")({"f": value})
+        found = [v for v in (*mapped.columns.values(), *mapped.custom.values()) if v is not None]
+        told = (
+            f"`{found[0]!r}`"
+            if found
+            else f"nothing: {mapped.errors[0].message}"
+            if mapped.errors
+            else "blank"
+        )
+        rows.append([f"`{line}`", f"`{value!r}`", told])
+    return table(["entry", "the vendor's value", "ours"], rows)
+
+
+def push_examples() -> str:
+    """Whole entries with what they write of a value."""
+    rows = []
+    for line, value in PUSH_EXAMPLES:
+        try:
+            told = f"`{entry_of(line).push('contact', {line.partition(':')[0]: value})['f']}`"
+        except HubError as error:
+            told = f"nothing: {error.what}"
+        rows.append([f"`{line}`", f"`{value!r}`", told])
+    return table(["entry", "our value", "is written as"], rows)
 
 
 def type_table() -> str:
@@ -293,7 +371,8 @@ def floors() -> str:
 
 MAKERS: dict[str, Callable[..., str]] = {
     "keys": keys, "connector": connector, "settings": settings, "mapping": shipped, "sources": sources, "fields": fields,
-    "functions": functions, "scalars": scalars, "transforms": transform_table, "types": type_table, "commands": commands,
+    "functions": functions, "scalars": scalars, "transforms": transform_table,
+    "entries": pull_examples, "written": push_examples, "types": type_table, "commands": commands,
     "tree": tree, "floors": floors,
 }  # fmt: skip
 

@@ -16,20 +16,21 @@ from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
+from hub import lists
 from hub import mapping as mappings
 from hub.config.countries import COUNTRIES
 from hub.config.loading import Config, nearest, read, shape_problems
-from hub.config.settings import Send, SetFields, Step, When
+from hub.config.settings import ListSection, Send, SetFields, Step, When
 from hub.document import At, Problem, Problems
 from hub.document import load as load_document
 from hub.errors import ConfigError, RuleError
-from hub.lists import in_order
 from hub.mail import checking, dkim
 from hub.mail.providers import PROVIDERS, receiver_of
 from hub.mail.routing import in_orders, serves
-from hub.rules import Catalog, parse
+from hub.rules import Catalog, Rule, parse
 from hub.rules import problems as rule_problems
 from hub.sdk import registry
+from hub.store.database import Connection
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -55,6 +56,26 @@ def check(path: Path, environ: Mapping[str, str]) -> Report:
     checker = _Checker(config)
     problems = problems + checker.all()
     return Report(sorted(set(problems)), config, sorted(set(checker.hints)))
+
+
+async def doubts(conn: Connection, config: Config) -> list[Problem]:
+    """Rules of a configuration without mistakes that match nothing of what was read: stages and segments."""
+    checker = _Checker(config)
+    checker.all()
+    rules: dict[At, Rule] = {
+        ("lists", name, "where"): lists.compiled(name, section, checker.catalog)
+        for name, section in config.settings.lists.items()
+        if section.where is not None
+    } | {
+        ("funnels", name, "leave", "when"): parse(section.leave.when, checker.catalog)
+        for name, section in config.settings.funnels.items()
+        if section.leave
+    }
+    return [
+        Problem(config.document.inside(at, doubt.line, doubt.column), doubt.what, doubt.fix)
+        for at, rule in rules.items()
+        for doubt in await lists.doubts(conn, rule)
+    ]
 
 
 class _Checker:
@@ -144,7 +165,7 @@ class _Checker:
 
     def _catalog(self) -> Catalog:
         """All fields of all mappings; a mapping's own mistakes are told here."""
-        fields = dict(Catalog().contact_fields)
+        fields, deal_fields = dict(Catalog().contact_fields), dict(Catalog().deal_fields)
         kinds = registry.connectors()
         self.all_fields_known = set(self.settings.connections) == self._names("connections")
         for name, section in self.settings.connections.items():
@@ -169,12 +190,23 @@ class _Checker:
             try:
                 built = mappings.build([d for d in documents if d], kind.known_fields)
                 fields.update(built.contact_fields)
+                deal_fields.update(built.deal_fields)
                 self.mappings[name] = built
             except Problems as error:
                 self.all_fields_known = False
                 self.found += error.problems
-        names = (frozenset(self._names(section)) for section in ("lists", "messages", "purposes"))
-        return Catalog(fields, *names)
+        if self.all_fields_known:
+            self.found += mappings.conflicts(self.mappings)
+        for name, mapping in self.mappings.items():
+            for hint in mapping.match:
+                if hint.of:
+                    self._known(
+                        ("connections", name, "mapping"), "connection", hint.of, self._names("connections")
+                    )
+        lists, messages, purposes, connections = (
+            frozenset(self._names(section)) for section in ("lists", "messages", "purposes", "connections")
+        )
+        return Catalog(fields, lists, messages, purposes, connections=connections, deal_fields=deal_fields)
 
     # --- rules ------------------------------------------------------------------------------------------
 
@@ -189,15 +221,28 @@ class _Checker:
 
     def _lists(self) -> None:
         sound = {
-            name: parse(section.where, self.catalog)
+            name: lists.compiled(name, section, self.catalog)
             for name, section in self.settings.lists.items()
-            if self._rule(("lists", name, "where"), section.where)
+            if self._list(name, section)
         }
         try:
-            in_order(sound)
+            lists.in_order(sound)
         except RuleError as error:
             name = error.what.rsplit(" -> ", 1)[-1]
-            self._wrong(("lists", name, "where"), error.what, error.fix)
+            where = "exclude" if self.settings.lists[name].where is None else "where"
+            self._wrong(("lists", name, where), error.what, error.fix)
+
+    def _list(self, name: str, section: ListSection) -> bool:
+        at: At = ("lists", name)
+        known = [
+            self._known((*at, "exclude", number), "list", each, self._names("lists"))
+            for number, each in enumerate(section.exclude)
+        ]
+        if section.static == (section.where is not None):
+            what = "has both where and static" if section.static else "has neither where nor static"
+            self._wrong(at, f"list {name} {what}", "give one of them", key=True)
+            return False
+        return all(known) and (section.where is None or self._rule((*at, "where"), section.where))
 
     # --- messages and funnels -----------------------------------------------------------------------------
 

@@ -128,6 +128,7 @@ class VendorField(msgspec.Struct, frozen=True, kw_only=True):
     label: str = ""
     read_only: bool = False
     required: bool = False
+    custom: bool = False  # the account's own, not one that every account has
     options: tuple[str, ...] = ()
 
 

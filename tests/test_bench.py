@@ -32,7 +32,7 @@ def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
         text=True,
         check=False,
         env=environ,
-        timeout=120,
+        timeout=170,
     )
 
 
@@ -71,10 +71,45 @@ def test_ratios_follow_from_the_rows(sent: dict[str, Any]) -> None:
     assert sent["ratios"]["vs_nodemailer"] is None
 
 
+def test_a_bench_of_lists_holds_increments_against_the_whole_and_ends_with_one_object() -> None:
+    done = bench("lists", "--quick", "--json", "--rounds", "1", "--contacts", "3000")
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert told["bench"] == "lists"
+    rows = {row["name"]: row for row in told["rows"]}
+    assert {"small-select", "large-rebuild", "large-preview", "50-changed", "50-rebuild"} <= set(rows)
+    assert rows["large-rebuild"]["members"] > rows["small-rebuild"]["members"] > 0
+    assert all(row["ms"] > 0 for row in rows.values())
+    shown = rows["50-changed"]["ms"] / rows["50-rebuild"]["ms"]
+    assert told["ratios"]["incremental_vs_rebuild"] == pytest.approx(shown, abs=0.001)
+    assert set(told["ratios"]) == {
+        "small_rebuild_vs_select", "large_rebuild_vs_select", "incremental_vs_rebuild", "preview_vs_select",
+    }  # fmt: skip
+
+
+def test_a_bench_of_pulling_counts_every_contact_and_ends_with_one_object() -> None:
+    names = ("ours", "ours-again", "limit", "sdk")
+    done = bench("pull", "--quick", "--json", "--no-install", "--contacts", "300", "--only", *names)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert told["bench"] == "pull"
+    rows = {row["name"]: row for row in told["rows"]}
+    assert set(rows) == set(names)
+    assert all(
+        row["contacts"] == 300 and row["postgres_us"] >= 0 < row["per_cpu_second"] for row in rows.values()
+    )
+    assert set(told["ratios"]) == {"vs_dlt", "vs_limit", "vs_sdk"}
+    assert told["ratios"]["vs_sdk"] == pytest.approx(
+        rows["ours"]["per_cpu_second"] / rows["sdk"]["per_cpu_second"], abs=0.001
+    )
+    assert told["ratios"]["vs_dlt"] is None
+
+
 def test_without_a_name_the_benches_are_listed_and_an_unknown_one_is_refused() -> None:
     listed = bench()
     assert listed.returncode == 0
     assert "send " in listed.stdout
+    assert "pull " in listed.stdout
     assert bench("../env").returncode == 2
 
 

@@ -20,7 +20,7 @@ EXPECTED: dict[str, list[tuple[str, str]]] = {
         ("01-unknown-key.yaml:10:96", "there is no purpose 'news'; none is known"),
     ],
     "02-unknown-key-inside": [
-        ("02-unknown-key-inside.yaml:8:3", "where is missing in lists.berlin; add `where: ...`"),
+        ("02-unknown-key-inside.yaml:8:3", "list berlin has neither where nor static; give one of them"),
         ("02-unknown-key-inside.yaml:8:12", "unknown key 'were'; did you mean 'where'?"),
     ],
     "03-wrong-type": [
@@ -85,6 +85,16 @@ EXPECTED: dict[str, list[tuple[str, str]]] = {
             "15-lists-in-a-circle.yaml:8:19",
             "lists build on each other in a circle: berlin -> vienna -> berlin; take one in_list(...) out",
         ),
+    ],
+    "48-lists-static": [
+        ("48-lists-static.yaml:9:3", "list both has both where and static; give one of them"),
+        (
+            "48-lists-static.yaml:10:35",
+            "lists build on each other in a circle: guests -> fair -> guests; take one in_list(...) out",
+        ),
+        ("48-lists-static.yaml:12:36", "there is no list 'guest'; did you mean 'guests'?"),
+        ("48-lists-static.yaml:13:43", "unknown field 'amout' of a deal; did you mean 'amount'?"),
+        ("48-lists-static.yaml:13:87", "unknown connection 'cmr'; did you mean 'crm'?"),
     ],
     "16-mapping-to-no-field": [
         (

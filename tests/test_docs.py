@@ -31,7 +31,7 @@ from hub.mail import template
 from hub.mail.compose import Composer, Recipient
 from hub.mail.preview import preview
 from hub.mapping import transforms
-from hub.mapping.language import DIRECTIONS, ON_BLANK
+from hub.mapping.language import DIRECTIONS, ON_BLANK, UNKNOWN
 from hub.mapping.reading import KEYS
 from hub.model import CONTACT_FIELDS, BounceClass, DeliveryState, FieldType, HubField, ResultKind
 from hub.rules import Catalog
@@ -192,8 +192,9 @@ def test_yaml_that_is_shown_has_no_mistakes(block: Any, tmp_path: Path) -> None:
         (tmp_path / name).write_text(content)
     yaml = YAML(typ="safe")
     whole, shown = yaml.load(files()["hub.yaml"]), yaml.load(block.text)
-    if set(shown) <= {"contact", "deal", "consent"}:
+    if set(shown) <= {"contact", "deal", "consent", "match"}:
         (tmp_path / "mapping.yaml").write_text(block.text)
+        whole["connections"]["sales"] = dict(whole["connections"]["crm"])
         whole["connections"]["crm"]["mapping"] = "mapping.yaml"
     else:
         for section, content in shown.items():
@@ -266,10 +267,11 @@ def test_enough_of_what_templates_give_is_shown() -> None:
 
 
 def test_each_transform_and_type_has_an_example() -> None:
-    assert set(generate.TRANSFORM_EXAMPLES) == set(transforms.PLAIN)
+    shown = [transforms.step(given)[0] for given, _ in generate.TRANSFORM_EXAMPLES]
+    assert sorted(shown) == sorted([*transforms.PLAIN, *transforms.TAKING])
     assert set(generate.TYPE_EXAMPLES) == set(transforms.BY_TYPE)
-    for name, given in generate.TRANSFORM_EXAMPLES.items():
-        assert transforms.PLAIN[name](given) != given, f"{name}: the example shows nothing"
+    for given, value in generate.TRANSFORM_EXAMPLES:
+        assert transforms.made(transforms.step(given))(value) != value, f"{given}: the example shows nothing"
 
 
 @pytest.mark.parametrize(
@@ -277,7 +279,10 @@ def test_each_transform_and_type_has_an_example() -> None:
     [
         ("lists.md", [*FUNCTIONS, "AND", "OR", "NOT", "IN", "BETWEEN", "LIKE", "ILIKE", "IS NULL"]),
         ("lists.md", [f"{name}(field)" for name in SCALARS]),
-        ("mapping.md", [*KEYS, *DIRECTIONS, *ON_BLANK, *transforms.PLAIN, *FieldType]),
+        (
+            "mapping.md",
+            [*KEYS, *DIRECTIONS, *ON_BLANK, *UNKNOWN, *transforms.PLAIN, *transforms.TAKING, *FieldType],
+        ),
         ("sending.md", [*DeliveryState]),
         (
             "messages.md",

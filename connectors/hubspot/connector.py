@@ -138,7 +138,8 @@ class HubSpot(Connector[HubSpotSettings]):
 
     async def schema(self, object: str) -> list[VendorField]:
         answer = (await self.http.request("GET", f"/crm/v3/properties/{object}s")).json()
-        return [_vendor_field(found) for found in answer["results"]]
+        made = [field for name, field in fields.KNOWN[object].items() if name in fields.CONNECTOR_MADE]
+        return [_vendor_field(found) for found in answer["results"]] + made
 
     async def test(self) -> list[Finding]:
         try:
@@ -187,5 +188,6 @@ def _vendor_field(found: Mapping[str, Any]) -> VendorField:
         read_only=bool(
             found.get("calculated") or (found.get("modificationMetadata") or {}).get("readOnlyValue")
         ),
+        custom=not found.get("hubspotDefined") and found.get("groupName") != writing.GROUP,
         options=tuple(option["value"] for option in found.get("options") or ()),
     )

@@ -95,7 +95,7 @@ async def _listed(
         params |= {"archived": "true"} if archived else {}
         params |= {"associations": "contacts"} if kind == "deals" and not archived else {}
         found = (await http.request("GET", f"/crm/v3/objects/{kind}", params=params)).decode(_Objects)
-        links = {o.id: _links_within(o) for o in found.results}
+        links = {o.id: _links_within(o) for o in found.results} if kind == "deals" else {}
         after = found.after
         records = [_record(kind, o, links, labels) for o in found.results]
         if after:
@@ -281,16 +281,13 @@ async def _stage_labels(http: Http) -> dict[str, dict[str, str]]:
 def _record(
     kind: str, found: _Object, links: Mapping[str, tuple[Link, ...]], labels: Mapping[str, dict[str, str]]
 ) -> Record:
-    properties: dict[str, Any] = dict(found.properties)
+    properties: dict[str, Any] = found.properties  # read once, and ours
     if labels:
         stage, pipeline = str(properties.get("dealstage") or ""), str(properties.get("pipeline") or "")
         properties["stage_label"] = labels["stages"].get(stage, stage)
         properties["pipeline_label"] = labels["pipelines"].get(pipeline, pipeline)
-    merged = tuple(
-        i
-        for i in re.split(r"[;,]", properties.pop("hs_merged_object_ids", None) or "")
-        if i and i != found.id
-    )
+    absorbed = properties.pop("hs_merged_object_ids", None)
+    merged = tuple(i for i in re.split(r"[;,]", absorbed) if i and i != found.id) if absorbed else ()
     return Record(
         object=kind.removesuffix("s"),
         id=found.id,

@@ -205,9 +205,11 @@ class ObjectStore:
     def view(self, record: Record, names: list[str], history: list[str], empty_as_null: bool = False) -> Json:
         """A record as the API shows it: the named properties and those that HubSpot always adds."""
         kind, held = self.kind, record.properties
-        wanted = {n: held[n] for n in (names or kind.defaults) if n in held}
+        gone = {n for n, p in self.properties.items() if p.archived}
+        wanted = {n: held[n] for n in (names or kind.defaults) if n in held and n not in gone}
         if empty_as_null:
-            wanted |= {n: None for n in names if n in self.properties and n not in held}  # type: ignore[misc]
+            there = self.properties.keys() - held.keys() - gone
+            wanted |= {n: None for n in names if n in there}  # type: ignore[misc]
         for name in (kind.created, kind.modified, "hs_object_id"):
             wanted[name] = held[name]
         body: Json = {

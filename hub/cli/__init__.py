@@ -8,7 +8,19 @@ from pathlib import Path
 import click
 
 from hub import __version__
-from hub.cli import ask, campaigns, decide, deliver, operate, preview, relays, setup
+from hub.cli import (
+    ask,
+    campaigns,
+    decide,
+    deliver,
+    duplicates,
+    lists,
+    mapping,
+    operate,
+    preview,
+    relays,
+    setup,
+)
 from hub.cli.place import Place
 from hub.errors import HubError
 
@@ -59,6 +71,9 @@ for command in (
     *setup.COMMANDS,
     *operate.COMMANDS,
     *ask.COMMANDS,
+    *lists.COMMANDS,
+    *mapping.COMMANDS,
+    *duplicates.COMMANDS,
     *preview.COMMANDS,
     *campaigns.COMMANDS,
     *decide.COMMANDS,

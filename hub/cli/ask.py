@@ -1,4 +1,4 @@
-"""Commands that ask a hub: plan, lists, funnels, contact, connectors, runs, and the replay of what rests."""
+"""Commands that ask a hub: plan, funnels, contact, connectors, runs, and the replay of what rests."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _plan_tables(found: dict[str, Any]) -> None:
         click.echo(f"could not be read: {problem}", err=True)
     columns = {
         "list": "list", "size": "size", "joined": "would join", "left": "would leave", "samples": "for example",
-        "waits_for": "waits for",
+        "waits_for": "waits for", "problem": "",
     }  # fmt: skip
     print_table("Lists", columns, found["lists"], empty="none are configured")
     columns = {
@@ -39,31 +39,6 @@ def _plan_tables(found: dict[str, Any]) -> None:
     print_table("Mails", columns, found["mails"], empty="none would be sent")
     columns = {"connection": "connection", "kind": "kind", "count": "count", "samples": "for example"}
     print_table("Writes", columns, found["writes"], empty="nothing would be written")
-
-
-@click.command("lists")
-@click.argument("name", required=False)
-@click.argument("email", required=False)
-@click.pass_obj
-def lists_(place: Place, name: str | None, email: str | None) -> None:
-    """Sizes and ages of all lists; with NAME its newest changes; with NAME and EMAIL why that person is on it or not."""
-    from hub.jobs import answers
-
-    if name and email:
-        found = place.run(lambda runtime: answers.why(runtime, name, email))
-        title, empty = f"{email} and {name}", "no contact has this address"
-        columns = {"contact_id": "contact", "condition": "condition", "holds": "holds", "value": "value"}
-    elif name:
-        found = place.run(lambda runtime: answers.list_changes(runtime, name))
-        title, empty = f"Changes of {name}", "none yet"
-        columns = {"at": "at", "contact_id": "contact", "email": "address", "change": "change"}
-    else:
-        found = place.run(answers.all_lists)
-        title, empty = "Lists", "none are configured"
-        columns = {
-            "name": "list", "members": "members", "refreshed_at": "refreshed", "waits_for": "waits for", "rule": "rule",
-        }  # fmt: skip
-    place.show(found, lambda: print_table(title, columns, found, empty=empty))
 
 
 @click.command("funnels")
@@ -179,4 +154,4 @@ def replay(place: Place, connection: str, uncertain: bool) -> None:
     place.show({"queued": count}, lambda: click.echo(f"{count} writes are queued again"))
 
 
-COMMANDS = (plan, lists_, funnels_, contact, connectors, runs_, replay)
+COMMANDS = (plan, funnels_, contact, connectors, runs_, replay)

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from hub.cli.place import Place
 from hub.errors import HubError
+
+if TYPE_CHECKING:
+    from hub.config import Config
+    from hub.document import Problem
 
 
 @click.command()
@@ -46,22 +52,46 @@ def check(place: Place) -> None:
     """Find every mistake in hub.yaml, its mappings and its templates at once, offline.
 
     Hints are printed too; only mistakes make it end with status 1.
+    Where the database is at hand (it runs, or HUB_DATABASE_URL names it), a rule that matches no stage or segment of what was
+    read gets a hint.
     """
     from hub.check import check as find
 
     report = find(place.config, dict(os.environ))
+    hints = list(report.hints)
+    if not report.problems and report.config is not None:
+        hints += _doubts(place, report.config)
     if place.as_json:
         found = [{**p.as_dict(), "severity": "mistake"} for p in report.problems]
-        found += [{**p.as_dict(), "severity": "hint"} for p in report.hints]
+        found += [{**p.as_dict(), "severity": "hint"} for p in hints]
         click.echo(json.dumps(found, indent=2))
     else:
         for problem in report.problems:
             click.echo(str(problem))
-        for hint in report.hints:
+        for hint in hints:
             click.echo(f"{hint} (a hint)")
         if not report.problems:
             click.echo(f"{place.config}: no mistakes found")
     sys.exit(1 if report.problems else 0)
+
+
+def _doubts(place: Place, config: Config) -> list[Problem]:
+    """What the data says; nothing where it is not at hand."""
+    import psycopg
+
+    from hub.check import doubts
+    from hub.embedded import EmbeddedServers
+
+    url = os.environ.get("HUB_DATABASE_URL") or EmbeddedServers(place.data).urls.database
+
+    async def ask() -> list[Problem]:
+        async with await psycopg.AsyncConnection.connect(url, connect_timeout=2) as conn:
+            return await doubts(conn, config)
+
+    try:
+        return asyncio.run(ask())
+    except psycopg.Error:  # it does not run, or has no tables yet: then the check is what it is offline
+        return []
 
 
 @click.command()

@@ -70,11 +70,20 @@ class SyncSection(Section):
 
 
 class ListSection(Section):
-    """A dynamic list: everybody for whom `where` is true."""
+    """A list: everybody for whom `where` is true, or who was imported into a static one."""
 
-    where: str = Field(
-        description="a SQL condition over contact fields, e.g. country = 'DE' AND has_deal(stage => 'trial')"
+    model_config = ConfigDict(
+        json_schema_extra={"anyOf": [{"required": ["where"]}, {"required": ["static"]}]}
     )
+
+    where: str | None = Field(
+        None,
+        description="a SQL condition over contact fields, e.g. country = 'DE' AND has_deal(stage => 'trial')",
+    )
+    static: bool = Field(
+        False, description="instead of `where`: the list holds whom `hub lists import` names"
+    )
+    exclude: list[str] = Field(default_factory=list, description="lists whose members are never on this one")
     description: str = Field("", description="a word for people; the hub does not use it")
 
 

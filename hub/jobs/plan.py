@@ -40,6 +40,7 @@ async def plan(runtime: Runtime, *, pull: bool, samples: int) -> dict[str, Any]:
                 "joined": r.joined,
                 "left": r.left,
                 "waits_for": list(r.waits_for),
+                "problem": r.problem,
                 "samples": found["joined"].get(r.name, []),
             }
             for r in sizes

@@ -178,7 +178,7 @@ class Runtime:
                     f"connection {name}: unknown connector {section.connector!r}", "see `hub connectors`"
                 )
             http = Http(
-                quota=PostgresQuota(self.db),
+                quota=PostgresQuota(self.db, ahead=8 if pulling else 1),
                 account=section.account or name,
                 share=PULL_SHARE if pulling else 1.0,
             )
@@ -198,9 +198,10 @@ class Runtime:
         return self._connectors[name, pulling]
 
     def mapping(self, name: str) -> mappings.Mapping:
-        """A connection's mapping: the shipped one, extended by the admin's own file."""
-        if name not in self._mappings:
-            self._mappings[name] = mapping_of(self.config, name)
+        """A connection's mapping: the shipped one, extended by the admin's own file, in the company of all others."""
+        if not self._mappings:
+            names = self.settings.connections
+            self._mappings = mappings.together({each: mapping_of(self.config, each) for each in names})
         return self._mappings[name]
 
     async def close(self) -> None:
@@ -222,11 +223,15 @@ def mapping_of(config: Config, name: str) -> mappings.Mapping:
 
 def catalog_of(settings: Settings, mapping: Callable[[str], mappings.Mapping]) -> Catalog:
     """What rules and templates may name. Fields are those of all mappings together."""
-    fields = dict(Catalog().contact_fields)
+    fields, deal_fields = dict(Catalog().contact_fields), dict(Catalog().deal_fields)
     for name in settings.connections:
         fields.update(mapping(name).contact_fields)
-    names = (frozenset(section) for section in (settings.lists, settings.messages, settings.purposes))
-    return Catalog(fields, *names)
+        deal_fields.update(mapping(name).deal_fields)
+    lists, messages, purposes = (
+        frozenset(section) for section in (settings.lists, settings.messages, settings.purposes)
+    )
+    connections = frozenset(settings.connections)
+    return Catalog(fields, lists, messages, purposes, connections=connections, deal_fields=deal_fields)
 
 
 @asynccontextmanager

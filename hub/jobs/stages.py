@@ -73,7 +73,12 @@ async def _inbox(runtime: Runtime, key: str) -> Done:
 
 async def _lists(runtime: Runtime, key: str) -> Done:
     refreshed = await lists.refresh_all(
-        runtime.db, runtime.clock, runtime.settings.lists, runtime.catalog, runtime.pulled
+        runtime.db,
+        runtime.clock,
+        runtime.settings.lists,
+        runtime.catalog,
+        runtime.pulled,
+        verify=key == "verify",
     )
     moved = sum(r.joined + r.left for r in refreshed)
     return Done(moved, (Wake("funnels"),))

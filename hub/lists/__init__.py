@@ -1,5 +1,9 @@
-"""Dynamic lists: rules evaluated in PostgreSQL, differences written, and why somebody is on one."""
+"""Lists: rules evaluated in PostgreSQL, differences written, and why somebody is on one."""
 
-from hub.lists.refresh import Refreshed, in_order, refresh_all, why
+from hub.lists.definition import compiled, in_order, told
+from hub.lists.doubts import doubts
+from hub.lists.preview import preview
+from hub.lists.refresh import Refreshed, refresh_all
+from hub.lists.why import why
 
-__all__ = ["Refreshed", "in_order", "refresh_all", "why"]
+__all__ = ["Refreshed", "compiled", "doubts", "in_order", "preview", "refresh_all", "told", "why"]

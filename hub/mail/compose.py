@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from binascii import a2b_qp
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from email.headerregistry import Address
 from email.message import EmailMessage
@@ -36,8 +35,7 @@ UNCOMPOSABLE = (HubError, TemplateError, ValueError, TypeError, ArithmeticError,
 _ADDRESS = re.compile(r'[^\s<>"(),:;\\\[\]@\x00-\x1f\x7f]+@([^\s<>"(),:;\\\[\]@\x00-\x1f\x7f]+)')
 
 
-@dataclass(frozen=True)
-class Recipient:
+class Recipient(NamedTuple):
     """Whom a mail is for: the ledger's row and what templates may name."""
 
     delivery_id: int

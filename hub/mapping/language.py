@@ -4,46 +4,61 @@
       email: {field: email, transform: [trim, lower]}
       city: city                                       # short for {field: city}
       score: {field: hubspotscore, type: number}       # a hub field of your own
-      lifecycle: {field: lifecyclestage, direction: both}
+      lifecycle: {field: lifecyclestage, direction: both, authority: crm}
     deal:
       stage: stage_label
     consent:
       "*": {field: hs_email_optout, means: out}
+    match: [email]
 
-An admin's file extends the shipped one, entry by entry; `null` removes an entry.
+An admin's file extends the shipped one, entry by entry: an entry without `field` changes the keys that it names,
+`null` removes an entry.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from collections.abc import Mapping as Map
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from hub.document import Position
 from hub.errors import HubError
 from hub.mapping import transforms
+from hub.mapping.transforms import Step, Transform
 from hub.model import CONTACT_FIELDS, DEAL_FIELDS, FieldType, HubField
 
 STANDARD = {"contact": CONTACT_FIELDS, "deal": DEAL_FIELDS}
 DIRECTIONS = ("pull", "push", "both")
 ON_BLANK = ("keep", "fill", "clear")
+UNKNOWN = ("pass", "blank", "reject")
+NEWEST = "newest"
+RESERVED = frozenset({"id", "state", "fields", "changed_at", "merged_into"})
+"""What the hub itself keeps of a contact or deal beside its fields; templates and the lineage see both under one roof."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One hub field and the vendor field behind it."""
+    """One hub field and the vendor field behind it.
+
+    `authority` names the connections whose word comes first, best first; the others follow by time. Empty: not said.
+    """
 
     name: str
     field: str
     type: FieldType
     direction: str = "pull"
-    transforms: tuple[str, ...] = ()
+    transforms: tuple[Step, ...] = ()
     options: Map[str, str] = dataclasses.field(default_factory=dict)  # vendor's picklist value -> ours
+    unknown: str = "pass"
+    push_transforms: tuple[Step, ...] = ()
     default: Any = None
     on_blank: str = "keep"
     custom: bool = False
+    authority: tuple[str, ...] = ()
+    place: Position | None = dataclasses.field(default=None, compare=False)  # of `authority`
 
     @property
     def pulls(self) -> bool:
@@ -55,9 +70,9 @@ class Entry:
 
     def reader(self) -> Callable[[Any], Any]:
         """The whole way of a value from the vendor to the hub as one function."""
-        steps: list[transforms.Transform] = [transforms.PLAIN[name] for name in self.transforms]
+        steps: list[Transform] = [transforms.made(step) for step in self.transforms]
         if self.options:
-            steps.append(lambda value: self.options.get(str(value), value))
+            steps.append(self._looked_up)
         steps.append(transforms.BY_TYPE[self.type])
 
         def read(value: Any) -> Any:
@@ -69,6 +84,43 @@ class Entry:
 
         return read
 
+    def writer(self) -> Callable[[Any], str]:
+        """The whole way of a value from the hub to the vendor. Raises ValueError for what may not be written."""
+        steps = [transforms.made(step) for step in self.push_transforms]
+        back: dict[str, str] = {}
+        for theirs, ours in self.options.items():
+            back.setdefault(ours, theirs)  # of several of theirs the first is written
+
+        def one(value: Any) -> Any:
+            known = back.get(transforms.pushed(value))
+            if known is None and self.unknown != "pass":
+                raise ValueError("holds a value that its `map` does not know")
+            return value if known is None else known
+
+        def write(value: Any) -> str:
+            for step in steps:
+                value = None if value is None or value == "" else step(value)
+            if back and value not in (None, "", []):
+                if self.type is FieldType.LIST and isinstance(value, str):
+                    value = transforms.several(value)
+                value = [one(part) for part in value] if isinstance(value, list) else one(value)
+            return transforms.pushed(value)
+
+        return write
+
+    def _looked_up(self, value: Any) -> Any:
+        """A vendor's picklist value as ours; each of several."""
+        if isinstance(value, list) or (self.type is FieldType.LIST and str(value) not in self.options):
+            parts = [self._known(part) for part in transforms.several(value)]
+            return [part for part in parts if part is not None] or None
+        return self._known(value)
+
+    def _known(self, value: Any) -> Any:
+        found = self.options.get(transforms.pushed(value))
+        if found is None and self.unknown == "reject":
+            raise ValueError("holds a value that its `map` does not know")
+        return value if found is None and self.unknown == "pass" else found
+
 
 @dataclass(frozen=True)
 class Consent:
@@ -76,6 +128,27 @@ class Consent:
 
     purpose: str
     field: str
+
+
+@dataclass(frozen=True)
+class Hint:
+    """A contact field by which a new record may be known for somebody whom another system has named.
+
+    With `of` the field holds the person's id at that connection.
+    """
+
+    field: str
+    of: str = ""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How much one connection's word on a contact field counts: the lowest rank wins, then the newest, then `order`."""
+
+    connection: str
+    field: str
+    rank: int
+    order: int
 
 
 @dataclass(frozen=True)
@@ -90,21 +163,27 @@ class BadValue:
 
 @dataclass
 class Mapped:
-    """One record in the hub's terms."""
+    """One record in the hub's terms. `untold` names the columns of which nothing could be read."""
 
     columns: dict[str, Any] = dataclasses.field(default_factory=dict)
     custom: dict[str, Any] = dataclasses.field(default_factory=dict)
     fill: dict[str, Any] = dataclasses.field(default_factory=dict)
     consent: dict[str, str] = dataclasses.field(default_factory=dict)
     errors: list[BadValue] = dataclasses.field(default_factory=list)
+    untold: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Mapping:
-    """A connection's whole mapping. `entries` is object -> hub field -> entry."""
+    """A connection's whole mapping. `entries` is object -> hub field -> entry.
+
+    `standing` tells of all connections of the hub together who wins over whom (`together`); empty: nobody else is there.
+    """
 
     entries: Map[str, Map[str, Entry]]
     consents: tuple[Consent, ...] = ()
+    match: tuple[Hint, ...] = (Hint("email"),)
+    standing: tuple[Standing, ...] = ()
 
     @cached_property
     def contact_fields(self) -> dict[str, HubField]:
@@ -122,6 +201,13 @@ class Mapping:
             names += [consent.field for consent in self.consents]
         return tuple(dict.fromkeys(names))
 
+    def without(self, object: str, fields: Collection[str]) -> Mapping:
+        """The same mapping as if it did not name these vendor fields: nothing is said of their hub fields."""
+        kept = {name: e for name, e in self.entries.get(object, {}).items() if e.field not in fields}
+        gone = fields if object == "contact" else ()
+        consents = tuple(consent for consent in self.consents if consent.field not in gone)
+        return dataclasses.replace(self, entries={**self.entries, object: kept}, consents=consents)
+
     def on_blank(self, object: str) -> dict[str, str]:
         """hub field -> what a blank from the vendor does, for fields with a column."""
         return {
@@ -135,11 +221,10 @@ class Mapping:
         return self._pullers[object]
 
     def push(self, object: str, values: Map[str, Any]) -> dict[str, str]:
-        """The vendor's fields for hub values. Raises HubError for a field that may not be pushed."""
+        """The vendor's fields for hub values. Raises HubError for a field or a value that may not be pushed."""
         found: dict[str, str] = {}
-        entries = self.entries.get(object, {})
         for name, value in values.items():
-            entry = entries.get(name)
+            entry = self.entries.get(object, {}).get(name)
             if entry is None:
                 raise HubError(
                     f"{object} field {name!r} is not mapped",
@@ -150,49 +235,32 @@ class Mapping:
                     f"{object} field {name!r} is only pulled",
                     "set direction: both in the connection's mapping",
                 )
-            back = {ours: theirs for theirs, ours in entry.options.items()}
-            found[entry.field] = back.get(str(value), transforms.pushed(value))
+            try:
+                found[entry.field] = self._writers[object, name](value)
+            except ValueError as error:
+                raise HubError(
+                    f"{object} field {name!r} {error}", "mend the value, or the entry in the mapping"
+                ) from None
         return found
+
+    @cached_property
+    def _writers(self) -> dict[tuple[str, str], Callable[[Any], str]]:
+        return {
+            (object, name): entry.writer()
+            for object, entries in self.entries.items()
+            for name, entry in entries.items()
+            if entry.pushes
+        }
 
     @cached_property
     def _pullers(self) -> dict[str, Callable[[Map[str, Any]], Mapped]]:
         return {object: self._puller(object) for object in STANDARD}
 
     def _puller(self, object: str) -> Callable[[Map[str, Any]], Mapped]:
-        standard = STANDARD[object]
-        readers = [
-            (entry.name, entry.field, entry.reader(), entry.on_blank, entry.name in standard)
-            for entry in self.entries.get(object, {}).values()
-            if entry.pulls
-        ]
+        from hub.mapping.compiled import puller
+
         consents = self.consents if object == "contact" else ()
-
-        def pull(fields: Map[str, Any]) -> Mapped:
-            mapped = Mapped()
-            for name, source, read, on_blank, has_column in readers:
-                try:
-                    value = read(fields.get(source))
-                except ValueError as error:
-                    fix = f"correct it there, or change the mapping of {name}"
-                    mapped.errors.append(BadValue(name, _shown(fields.get(source)), f"{source} {error}", fix))
-                    if has_column:
-                        mapped.columns[name] = None
-                    continue  # a value that cannot be read is no blank: it clears nothing
-                if has_column:
-                    mapped.columns[name] = value
-                elif value is not None or on_blank == "clear":
-                    (mapped.fill if on_blank == "fill" else mapped.custom)[name] = value
-            for consent in consents:
-                said = fields.get(consent.field)
-                try:
-                    if said not in (None, "") and transforms.boolean(said):
-                        mapped.consent[consent.purpose] = "out"
-                except ValueError as error:
-                    fix = "correct it there, or name a field that holds true or false"
-                    mapped.errors.append(BadValue("consent", _shown(said), f"{consent.field} {error}", fix))
-            return mapped
-
-        return pull
+        return puller(list(self.entries.get(object, {}).values()), consents, STANDARD[object])
 
     def _fields(self, object: str) -> dict[str, HubField]:
         own = {
@@ -201,8 +269,3 @@ class Mapping:
             if name not in STANDARD[object]
         }
         return {**STANDARD[object], **own}
-
-
-def _shown(value: Any) -> str:
-    """A bad value as it is kept with the run: PostgreSQL keeps no NUL."""
-    return str(value)[:200].replace("\x00", "\ufffd")

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
-from hub.model import CONTACT_FIELDS, HubField
+from hub.model import CONTACT_FIELDS, DEAL_FIELDS, HubField
 
 
 @dataclass(frozen=True)
 class Catalog:
-    """`segments` is None where they are not known (offline): then any segment name passes."""
+    """`segments` and `connections` are None where they are not known (segments: offline): then any name passes."""
 
     contact_fields: Mapping[str, HubField] = field(default_factory=lambda: CONTACT_FIELDS)
     lists: frozenset[str] = frozenset()
     messages: frozenset[str] = frozenset()
     purposes: frozenset[str] = frozenset()
     segments: frozenset[str] | None = None
+    connections: frozenset[str] | None = None
+    deal_fields: Mapping[str, HubField] = field(default_factory=lambda: DEAL_FIELDS)
+    parsed: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    """Rules by their text, so that a refresh need not parse them again."""

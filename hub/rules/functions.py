@@ -7,10 +7,11 @@ text of a rule ever becomes SQL.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from hub.model import FieldType
+from hub.rules.rule import Flip, of_list
 
 
 class Values:
@@ -34,7 +35,10 @@ Writer = Callable[[Mapping[str, Any], Values], str]
 
 @dataclass(frozen=True)
 class Argument:
-    """`kind` is text, number or duration; `names` says what a text must name: list, message, purpose or segment."""
+    """`kind` is text, number, whole number (from 1), duration, time, or condition (about the deal, without a name).
+
+    `names` says what a text must name: list, message, purpose, segment or connection.
+    """
 
     kind: str = "text"
     required: bool = False
@@ -43,13 +47,20 @@ class Argument:
 
 @dataclass(frozen=True)
 class Function:
-    """A function that is true or false of a contact. The first argument may be given without its name."""
+    """A function that is true or false of a contact. The first argument may be given without its name.
+
+    `reads` tells what it asks of, as `list_touch.what`; `turns` when time alone may change its answer.
+    """
 
     arguments: Mapping[str, Argument]
     write: Writer
-    help: str = ""
-    first: str = field(default="")
-    stream: str = ""  # the stream that fills what it asks, beside the contacts themselves
+    help: str
+    first: str
+    reads: Callable[[Mapping[str, Any]], str] = lambda given: "contact"
+    turns: Callable[[Mapping[str, Any]], tuple[Flip, ...]] = lambda given: ()
+
+
+DEALS = "contact_deal d"
 
 
 def _deal(given: Mapping[str, Any], value: Values) -> str:
@@ -63,7 +74,9 @@ def _deal(given: Mapping[str, Any], value: Values) -> str:
         tests.append(f"d.amount < {value(given['amount_under'])}")
     if "within" in given:
         tests.append(f"d.created_at > {NOW} - {value(given['within'])}::interval")
-    return f"EXISTS (SELECT FROM contact_deal d WHERE {' AND '.join(tests)})"
+    if "condition" in given:
+        tests.append(f"({given['condition']})")
+    return f"EXISTS (SELECT FROM {DEALS} WHERE {' AND '.join(tests)})"
 
 
 def _segment(given: Mapping[str, Any], value: Values) -> str:
@@ -83,13 +96,28 @@ def _list(given: Mapping[str, Any], value: Values) -> str:
 def _event(kind: str) -> Writer:
     def write(given: Mapping[str, Any], value: Values) -> str:
         tests = ["e.contact_id = c.id", f"e.kind = {value(kind)}"]
+        mails = ""
         if "message" in given:
+            mails = " JOIN delivery v ON v.id = e.delivery_id"
             tests.append(f"v.message = {value(given['message'])}")
         if "within" in given:
             tests.append(f"e.occurred_at > {NOW} - {value(given['within'])}::interval")
-        return f"EXISTS (SELECT FROM event e JOIN delivery v ON v.id = e.delivery_id WHERE {' AND '.join(tests)})"
+        if "after" in given:
+            tests.append(f"e.occurred_at >= {value(given['after'])}::timestamptz")
+        if "before" in given:
+            tests.append(f"e.occurred_at < {value(given['before'])}::timestamptz")
+        found = f"FROM event e{mails} WHERE {' AND '.join(tests)}"
+        if given.get("times", 1) == 1:
+            return f"EXISTS (SELECT {found})"
+        return f"(SELECT count(*) FROM (SELECT {found} LIMIT {value(given['times'])}) n) = {value(given['times'])}"
 
     return write
+
+
+def _random(given: Mapping[str, Any], value: Values) -> str:
+    """By MD5, since who is in a sample must stay in it, whatever version of PostgreSQL answers."""
+    drawn = f"('x' || left(md5({value(given.get('seed', ''))}::text || c.id), 8))::bit(32)::bigint"
+    return f"{drawn} * 100.0 < {value(given['percent'])}::numeric * 4294967296"
 
 
 def _consented(given: Mapping[str, Any], value: Values) -> str:
@@ -111,8 +139,22 @@ def _opted_out(given: Mapping[str, Any], value: Values) -> str:
     )
 
 
-_MAIL = {"message": Argument(names="message"), "within": Argument("duration")}
-_NAME = Argument(required=True)
+def _mail(kind: str, help: str) -> Function:
+    def turns(given: Mapping[str, Any]) -> tuple[Flip, ...]:
+        if "within" not in given:
+            return ()
+        return (Flip("event e", "e.contact_id", "e.occurred_at", given["within"], f"e.kind = '{kind}'"),)
+
+    arguments = {
+        "message": Argument(names="message"), "within": Argument("duration"), "after": Argument("time"),
+        "before": Argument("time"), "times": Argument("whole number"),
+    }  # fmt: skip
+    return Function(arguments, _event(kind), help, "message", lambda given: f"event:{kind}", turns)
+
+
+def _deal_turns(given: Mapping[str, Any]) -> tuple[Flip, ...]:
+    return (Flip(DEALS, "d.contact_id", "d.created_at", given["within"]),) if "within" in given else ()
+
 
 FUNCTIONS: dict[str, Function] = {
     "has_deal": Function(
@@ -121,34 +163,56 @@ FUNCTIONS: dict[str, Function] = {
             "amount_over": Argument("number"),
             "amount_under": Argument("number"),
             "within": Argument("duration"),
+            "condition": Argument("condition"),
         },
         _deal,
         "has an open record of a deal with all of these",
         "stage",
-        "deals",
+        lambda given: "deals",
+        _deal_turns,
     ),
     "in_segment": Function(
-        {"name": Argument(required=True, names="segment"), "connection": Argument()},
+        {"name": Argument(required=True, names="segment"), "connection": Argument(names="connection")},
         _segment,
         "is in a segment of a CRM",
         "name",
-        "segments",
+        lambda given: "segments",
     ),
-    "in_list": Function({"name": Argument(required=True, names="list")}, _list, "is on another list", "name"),
-    "received": Function(_MAIL, _event("sent"), "was sent a message", "message"),
-    "opened": Function(_MAIL, _event("opened"), "opened a message", "message"),
-    "clicked": Function(_MAIL, _event("clicked"), "clicked in a message", "message"),
-    "bounced": Function(_MAIL, _event("bounced"), "a message to them bounced", "message"),
-    "unsubscribed": Function(_MAIL, _event("unsubscribed"), "unsubscribed by a message", "message"),
+    "in_list": Function(
+        {"name": Argument(required=True, names="list")},
+        _list,
+        "is on another list",
+        "name",
+        lambda given: of_list(given["name"]),
+    ),
+    "received": _mail("sent", "was sent a message"),
+    "opened": _mail("opened", "opened a message"),
+    "clicked": _mail("clicked", "clicked in a message"),
+    "replied": _mail("replied", "replied to a message"),
+    "bounced": _mail("bounced", "a message to them bounced"),
+    "complained": _mail("complained", "reported a message as spam"),
+    "unsubscribed": _mail("unsubscribed", "unsubscribed by a message"),
     "consented": Function(
         {"purpose": Argument(required=True, names="purpose")},
         _consented,
         "has a recorded opt-in that stands",
         "purpose",
+        lambda given: "consent",
     ),
-    "opted_out": Function({"purpose": Argument(names="purpose")}, _opted_out, "has opted out", "purpose"),
+    "opted_out": Function(
+        {"purpose": Argument(names="purpose")},
+        _opted_out,
+        "has opted out",
+        "purpose",
+        lambda given: "consent",
+    ),
+    "random_percent": Function(
+        {"percent": Argument("number", required=True), "seed": Argument()},
+        _random,
+        "is among so many percent of all, always the same ones",
+        "percent",
+    ),
 }
-RELATIVE = frozenset({"within"})
 
 SCALARS: dict[str, tuple[FieldType, FieldType, str]] = {
     "lower": (FieldType.TEXT, FieldType.TEXT, "lower({})"),

@@ -6,10 +6,11 @@ diffing and persistence belong to this SDK and to the sync engine.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 
 import msgspec
 from pydantic import BaseModel, ConfigDict
@@ -132,6 +133,7 @@ class Connector(Generic[SettingsT]):
         self.name, self.settings, self.context = name, settings, context
         self.clock = context.clock
         self.http = self.connect(context.http)
+        self._schemas: dict[str, tuple[datetime, dict[str, VendorField]]] = {}
 
     def connect(self, http: Http) -> Http:
         """The client for this vendor: override to give it host, credentials, limits and the reading of errors."""
@@ -144,6 +146,24 @@ class Connector(Generic[SettingsT]):
     async def schema(self, object: str) -> list[VendorField]:
         """The live fields of an object."""
         return list(self.known_fields.get(object, {}).values())
+
+    async def live_fields(
+        self, object: str, *, max_age: timedelta = timedelta()
+    ) -> dict[str, VendorField] | None:
+        """`schema` by name, asked for when what is known is older than `max_age`. None where the connector has none."""
+        if type(self).schema is Connector.schema:
+            return None
+        asked = self._schemas.get(object)
+        if asked is None or self.clock.now() - asked[0] >= max_age:
+            asked = (self.clock.now(), {found.name: found for found in await self.schema(object)})
+            self._schemas[object] = asked
+        return asked[1]
+
+    def asking_for(self, object: str, fields: Sequence[str]) -> Self:
+        """A copy of this connector that asks for these fields of an object only."""
+        other = copy.copy(self)
+        other.context = replace(self.context, fields={**self.context.fields, object: fields})
+        return other
 
     async def prepare(self, *, dry: bool = False) -> list[str]:
         """Create what results need over there (custom fields). Returns a line for each thing made or to be made."""

@@ -10,6 +10,8 @@ from typing import Any
 from psycopg import AsyncConnection
 
 LIST_MAX_AGE = timedelta(minutes=5)
+NIGHT = timedelta(hours=3)
+"""When lists are held against their whole rules, after midnight in UTC."""
 
 
 @dataclass(frozen=True)
@@ -34,14 +36,15 @@ async def waiting(
         """
         SELECT 'inbox', connection, count(*) FROM inbox WHERE state = 'new' GROUP BY connection
         UNION ALL
-        SELECT 'lists', '', 1 WHERE EXISTS (
-            SELECT FROM list WHERE retired_at IS NULL AND waits_for = '{}' AND (
-                refreshed_at IS NULL OR refreshed_at <= %(now)s - %(list_max_age)s
-                OR refreshed_at < (SELECT max(finished_at) FROM run WHERE kind IN ('pull', 'webhook'))
-                OR refreshed_at < (SELECT max(received_at) FROM event))
-        ) OR EXISTS (  -- what a list waited for has come
-            SELECT FROM list WHERE retired_at IS NULL AND waits_for <> '{}' AND waits_for <@ (
-                SELECT array_agg(connection || '/' || stream) FROM cursor WHERE loaded_at IS NOT NULL))
+        SELECT 'lists', '', 1 WHERE EXISTS (SELECT FROM list_touch) OR EXISTS (
+            SELECT FROM list WHERE retired_at IS NULL AND CASE
+                WHEN problem <> '' THEN retry_at <= %(now)s
+                WHEN waits_for <> '{}' THEN waits_for <@ (  -- what it waited for has come
+                    SELECT array_agg(connection || '/' || stream) FROM cursor WHERE loaded_at IS NOT NULL)
+                ELSE needs_rebuild OR due_at <= %(now)s OR refreshed_at IS NULL OR refreshed_at <= %(now)s - %(list_max_age)s END)
+        UNION ALL
+        SELECT 'lists', 'verify', count(*) FROM list WHERE retired_at IS NULL AND problem = '' AND waits_for = '{}'
+            AND verified_at < %(verified_after)s HAVING count(*) > 0
         UNION ALL
         SELECT 'funnels', '', count(*) FROM funnel_entry WHERE state = 'active' AND wake_at <= %(now)s HAVING count(*) > 0
         UNION ALL
@@ -74,6 +77,7 @@ async def waiting(
         {
             "now": now,
             "list_max_age": LIST_MAX_AGE,
+            "verified_after": last_night(now),
             "delivered_after": delivered_after,
             "funnels": list(entrances),
             "entrances": list(entrances.values()),
@@ -81,6 +85,11 @@ async def waiting(
     )
     found = [Waiting(*row) for row in await cursor.fetchall()]
     return await _due_pulls(conn, schedule, now=now) + found
+
+
+def last_night(now: datetime) -> datetime:
+    """The last time that lists were to be verified at."""
+    return (now - NIGHT).replace(hour=0, minute=0, second=0, microsecond=0) + NIGHT
 
 
 async def _due_pulls(
@@ -118,11 +127,12 @@ async def busy(conn: AsyncConnection[Any]) -> dict[str, int]:
 async def next_due(
     conn: AsyncConnection[Any], *, delivered_after: timedelta, now: datetime
 ) -> datetime | None:
-    """When the next wait of a funnel or the next grace time ends, in hub time; None when nothing waits."""
+    """When time changes a list, or a wait of a funnel or a grace time ends, in hub time; None when nothing waits."""
     row = await (
         await conn.execute(
             """SELECT least(
                    (SELECT min(wake_at) FROM funnel_entry WHERE state = 'active'),
+                   (SELECT min(due_at) FROM list WHERE retired_at IS NULL AND due_at > %(now)s),
                    (SELECT min(not_before) FROM delivery WHERE state = 'queued' AND coalesce(not_before, '-infinity') > %(now)s),
                    (SELECT min(sent_at) + %(grace)s FROM delivery WHERE state = 'accepted' AND settled_at IS NULL))""",
             {"grace": delivered_after, "now": now},

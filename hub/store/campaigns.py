@@ -82,16 +82,20 @@ async def gather(
     """Put everybody on a list into the transaction's own table `campaign_audience`, each with the reason that excludes them.
 
     One address gets one mail: of several contacts that have it, the oldest. It gets none if any contact that has it
-    is on a list of `exclude`. Raises HubError when a list is unknown or was not read to its end yet.
+    is on a list of `exclude`. Raises HubError when a list is unknown, waits or could not be brought up to date.
     """
     for name in (list_name, *exclude):
         found = await (
-            await conn.execute("SELECT waits_for FROM list WHERE name = %s AND retired_at IS NULL", [name])
+            await conn.execute(
+                "SELECT waits_for, problem FROM list WHERE name = %s AND retired_at IS NULL", [name]
+            )
         ).fetchone()
         if found is None:
             raise HubError(f"list {name} has never been refreshed", "let a worker run, or `hub sync` first")
         if found[0]:
             raise HubError(f"list {name} waits for {', '.join(found[0])}", "`hub sync` first")
+        if found[1]:
+            raise HubError(f"list {name} could not be brought up to date: {found[1]}", "see `hub lists`")
     await conn.execute("DROP TABLE IF EXISTS campaign_audience")
     await conn.execute(
         f"""

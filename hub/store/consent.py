@@ -37,19 +37,28 @@ async def record(conn: AsyncConnection[Any], statements: Sequence[Statement]) ->
     )
     cursor = await conn.execute(
         """
-        INSERT INTO consent (email_hash, purpose, status, source, at, contact_id, proof)
-        SELECT address_hash(s.email), s.purpose, s.status, s.source, s.at, s.contact_id, s.proof
-        FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::timestamptz[], %s::bigint[], %s::text[])
-          AS s (email, purpose, status, source, at, contact_id, proof)
-        WHERE s.status IS DISTINCT FROM (
-            SELECT c.status FROM consent c
-            WHERE c.email_hash = address_hash(s.email) AND c.purpose = s.purpose AND c.source = s.source
-            ORDER BY c.at DESC, c.id DESC LIMIT 1)
-        ON CONFLICT DO NOTHING
+        WITH said AS (
+            SELECT s.*, address_hash(s.email) AS hash
+            FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::timestamptz[], %s::bigint[], %s::text[])
+              AS s (email, purpose, status, source, at, contact_id, proof)
+        ), new AS (
+            INSERT INTO consent (email_hash, purpose, status, source, at, contact_id, proof)
+            SELECT s.hash, s.purpose, s.status, s.source, s.at, s.contact_id, s.proof FROM said s
+            WHERE s.status IS DISTINCT FROM (
+                SELECT c.status FROM consent c
+                WHERE c.email_hash = s.hash AND c.purpose = s.purpose AND c.source = s.source
+                ORDER BY c.at DESC, c.id DESC LIMIT 1)
+            ON CONFLICT DO NOTHING RETURNING email_hash
+        ), touched AS (  -- lists may ask for the consent of whoever has the address
+            INSERT INTO list_touch SELECT c.id, 'consent' FROM said s JOIN contact c ON c.email = lower(s.email)
+            WHERE s.hash IN (SELECT email_hash FROM new)
+        )
+        SELECT count(*) FROM new
         """,
         [list(column) for column in columns],
     )
-    return cursor.rowcount
+    row = await cursor.fetchone()
+    return int(row[0]) if row else 0
 
 
 async def suppress(

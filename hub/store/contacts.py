@@ -8,7 +8,7 @@ hints at a person whom another system has already named.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -16,38 +16,40 @@ import msgspec
 from psycopg import AsyncConnection
 from psycopg.rows import dict_row
 
+from hub.mapping import Hint, Standing
 from hub.model import CONTACT_FIELDS
+from hub.store import addresses, merging, recognising, words
 
 COLUMNS = tuple(CONTACT_FIELDS)
 
 
-@dataclass(frozen=True)
-class ContactRow:
+class ContactRow(msgspec.Struct, frozen=True):
     """One mapped contact of one connection.
 
     `columns` holds hub fields with a typed column (None where the vendor has no value), `custom` the others;
-    `fill` the custom values that only fill a gap. `content_hash` covers all that came.
+    `fill` the custom values that only fill a gap; `untold` names columns whose value could not be read.
+    `content_hash` covers all that came.
     """
 
     external_id: str
     columns: Mapping[str, Any]
     custom: Mapping[str, Any]
     content_hash: bytes
-    fill: Mapping[str, Any] = field(default_factory=dict)
+    fill: Mapping[str, Any] = msgspec.field(default_factory=dict)
     state: str = "live"
     vendor_changed_at: datetime | None = None
     merged_ids: tuple[str, ...] = ()
+    untold: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Merged:
-    """What a batch changed, in rows, and which contacts it touched."""
+    """What a batch changed, in rows."""
 
     created: int = 0
     changed: int = 0
     unchanged: int = 0
     gone: int = 0
-    touched: tuple[int, ...] = ()
 
 
 async def merge(
@@ -58,27 +60,37 @@ async def merge(
     on_blank: Mapping[str, str],
     run_id: int | None,
     now: datetime,
+    match: Sequence[Hint] = (Hint("email"),),
+    standing: Sequence[Standing] = (),
 ) -> Merged:
     """Bring a batch in, in the caller's transaction.
 
     `on_blank` names the mapped columns with their policy: `keep` (a blank leaves our value), `fill` (a value
-    only fills our blank) or `clear` (a blank empties ours). Columns it does not name are left alone.
+    only fills our blank) or `clear` (a blank empties ours). Columns it does not name are left alone. `match` are the
+    hints by which a new record may mean a known person, `standing` who wins where several records mean one.
     """
+    rows = list({row.external_id: row for row in rows}.values())  # the last word on a record wins
     if not rows:
         return Merged()
+    merging_ids = any(row.merged_ids for row in rows)
     await _copy_in(conn, rows)
     values = {"connection": connection, "now": now, "run_id": run_id}
-    await _recognise(conn, values)
+    unchanged = await recognising.drop_unchanged(conn, values)
+    if unchanged == len(rows):
+        return Merged(unchanged=unchanged)
+    await recognising.recognise(conn, match, values, absorbed=merging_ids)
     created = await _insert_new(conn, values)
-    changed = await _update_known(conn, on_blank, values)
-    gone = await _settle_states(conn, values)
-    await _remember_identities(conn, values)
-    cursor = await conn.execute(
-        "SELECT array_agg(DISTINCT contact_id) FILTER (WHERE fresh), count(*) FILTER (WHERE NOT fresh) FROM incoming_contact"
-    )
-    row = await cursor.fetchone()
-    assert row is not None
-    return Merged(created=created, changed=changed, unchanged=row[1], gone=gone, touched=tuple(row[0] or ()))
+    changed = gone = 0
+    if created < len(rows) - unchanged:
+        contested = await words.hear(conn, on_blank, standing, values)
+        changed = await _update_known(conn, on_blank, values, contested=contested)
+        gone = await _settle_states(conn, values, told=any(row.state != "live" for row in rows))
+        await _remember_identities(conn, values)
+    if merging_ids:
+        gone += await _absorb(conn, values)
+    if any("other_emails" in row.custom for row in rows):
+        await addresses.note_others(conn, values)
+    return Merged(created=created, changed=changed, unchanged=unchanged, gone=gone)
 
 
 async def _copy_in(conn: AsyncConnection[Any], rows: Sequence[ContactRow]) -> None:
@@ -88,106 +100,75 @@ async def _copy_in(conn: AsyncConnection[Any], rows: Sequence[ContactRow]) -> No
             external_id text, state text, vendor_changed_at timestamptz, content_hash bytea, merged_ids text[],
             email text, first_name text, last_name text, company text, job_title text, phone text, country text,
             city text, language text, time_zone text, lifecycle text, owner text, created_at timestamptz,
-            custom jsonb, fill jsonb, contact_id bigint, known boolean DEFAULT false, fresh boolean DEFAULT true
+            custom jsonb, fill jsonb, untold text[], contact_id bigint, known boolean DEFAULT false,
+            contested boolean DEFAULT false, resolved jsonb
         ) ON COMMIT DELETE ROWS
         """
     )
-    await conn.execute("TRUNCATE incoming_contact")  # two batches may share a transaction
+    await conn.execute("DELETE FROM incoming_contact")  # two batches may share a transaction
     names = (
-        "external_id",
-        "state",
-        "vendor_changed_at",
-        "content_hash",
-        "merged_ids",
-        *COLUMNS,
-        "custom",
-        "fill",
-    )
+        "content_hash", "external_id", "state", "vendor_changed_at", "merged_ids", *COLUMNS, "custom", "fill", "untold",
+    )  # fmt: skip
     async with (
         conn.cursor() as cursor,
-        cursor.copy(f"COPY incoming_contact ({', '.join(names)}) FROM STDIN") as copy,
+        cursor.copy(
+            f"COPY incoming_contact ({', '.join(names)}) FROM STDIN (NULL '{NOTHING}')".encode()
+        ) as copy,
     ):
-        for row in rows:
-            columns = row.columns
-            await copy.write_row(
-                (
-                    row.external_id, row.state, row.vendor_changed_at, row.content_hash, list(row.merged_ids),
-                    *(columns.get(name) for name in COLUMNS),
-                    msgspec.json.encode(row.custom).decode(), msgspec.json.encode(row.fill).decode(),
-                )
-            )  # fmt: skip
+        await copy.write("".join([_line(row) for row in rows]).encode())
 
 
-async def _recognise(conn: AsyncConnection[Any], values: dict[str, Any]) -> None:
-    """Find the contact behind each row: by its id, by an id it absorbed, or by the address another system knows."""
-    await conn.execute(
-        # The last word on a record wins when a batch holds it twice.
-        """
-        DELETE FROM incoming_contact a USING incoming_contact b
-        WHERE a.external_id = b.external_id AND a.ctid < b.ctid
-        """
-    )
-    await conn.execute(
-        """
-        UPDATE incoming_contact n SET contact_id = i.contact_id, known = true,
-            fresh = i.content_hash IS DISTINCT FROM n.content_hash OR i.state <> n.state
-        FROM contact_identity i
-        WHERE i.connection = %(connection)s AND i.object = 'contact' AND i.external_id = n.external_id
-        """,
-        values,
-    )
-    await conn.execute(
-        # A merge that makes a new id keeps the person whom the oldest of the old ids means.
-        """
-        UPDATE incoming_contact n SET contact_id = o.contact_id, known = true
-        FROM (
-            SELECT n.external_id, min(i.contact_id) AS contact_id
-            FROM incoming_contact n
-            JOIN contact_identity i
-              ON i.connection = %(connection)s AND i.object = 'contact' AND i.external_id = ANY(n.merged_ids)
-            WHERE n.contact_id IS NULL GROUP BY 1
-        ) o
-        WHERE n.external_id = o.external_id AND n.contact_id IS NULL
-        """,
-        values,
-    )
-    await conn.execute(
-        # A person known from another system only, under an address that is unambiguous on both sides.
-        """
-        UPDATE incoming_contact n SET contact_id = m.contact_id, known = true
-        FROM (
-            SELECT n.external_id, min(c.id) AS contact_id
-            FROM incoming_contact n
-            JOIN contact c ON c.email = n.email AND c.state = 'live'
-            WHERE n.contact_id IS NULL AND n.email IS NOT NULL AND n.state = 'live'
-              AND NOT EXISTS (SELECT FROM incoming_contact t WHERE t.email = n.email AND t.external_id <> n.external_id)
-              AND NOT EXISTS (SELECT FROM contact_identity i WHERE i.contact_id = c.id AND i.connection = %(connection)s)
-            GROUP BY 1 HAVING count(*) = 1
-        ) m
-        WHERE n.external_id = m.external_id AND n.contact_id IS NULL
-        """,
-        values,
-    )
+_TEXTS = COLUMNS[:-1]
+"""All columns are texts but the last one, `created_at`."""
+NOTHING = "\x01"
+"""What stands for no value in a COPY; no vendor sends it."""
+_ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
+
+
+def _line(row: ContactRow) -> str:
+    """A row in COPY's text format. Values are joined by NUL, which none of them holds, and escaped together."""
+    get = row.columns.get
+    created_at = get("created_at")
+    changed_at = row.vendor_changed_at
+    line = "\0".join(
+        (row.external_id, row.state, NOTHING if changed_at is None else changed_at.isoformat(), _array(row.merged_ids),
+         *[NOTHING if (value := get(name)) is None else value for name in _TEXTS],
+         NOTHING if created_at is None else created_at.isoformat(), _json(row.custom), _json(row.fill), _array(row.untold))
+    )  # fmt: skip
+    if "\\" in line or "\n" in line or "\t" in line or "\r" in line:
+        line = line.translate(_ESCAPES)
+    return f"\\\\x{row.content_hash.hex()}\t{line.replace(chr(0), chr(9))}\n"
+
+
+def _json(values: Mapping[str, Any]) -> str:
+    return msgspec.json.encode(values).decode() if values else "{}"
+
+
+def _array(texts: Sequence[str]) -> str:
+    """A text[] as PostgreSQL writes it."""
+    if not texts:
+        return "{}"
+    quoted = (text.replace("\\", "\\\\").replace('"', '\\"') for text in texts)
+    return "{" + ",".join(f'"{text}"' for text in quoted) + "}"
 
 
 async def _insert_new(conn: AsyncConnection[Any], values: dict[str, Any]) -> int:
     """Contacts that nobody knew. A record that is gone already when first seen is not made into a person."""
-    await conn.execute("DELETE FROM incoming_contact WHERE contact_id IS NULL AND state <> 'live'")
-    await conn.execute(
-        "UPDATE incoming_contact SET contact_id = nextval(pg_get_serial_sequence('contact', 'id')) WHERE contact_id IS NULL"
-    )
     names = ", ".join(COLUMNS)
     cursor = await conn.execute(
         f"""
-        INSERT INTO contact (id, {names}, fields, changed_at)
-        SELECT contact_id, {names}, fill || custom, %(now)s FROM incoming_contact WHERE NOT known
-        """,
-        values,
-    )
-    await conn.execute(
-        """
-        INSERT INTO contact_change (contact_id, at, connection, run_id, kind)
-        SELECT contact_id, %(now)s, %(connection)s, %(run_id)s, 'created' FROM incoming_contact WHERE NOT known
+        WITH new AS MATERIALIZED (
+            SELECT nextval('contact_id_seq') AS id, n.* FROM incoming_contact n WHERE n.contact_id IS NULL AND n.state = 'live'
+        ), people AS (
+            INSERT INTO contact (id, {names}, fields, changed_at)
+            SELECT id, {names}, fill || custom, %(now)s FROM new
+        ), lineage AS (
+            INSERT INTO contact_change (contact_id, at, connection, run_id, kind)
+            SELECT id, %(now)s, %(connection)s, %(run_id)s, 'created' FROM new
+        )
+        INSERT INTO contact_identity
+            (connection, object, external_id, contact_id, content_hash, vendor_changed_at, state, seen_at)
+        SELECT %(connection)s, 'contact', external_id, id, content_hash, vendor_changed_at, state, %(now)s FROM new
         """,
         values,
     )
@@ -195,42 +176,47 @@ async def _insert_new(conn: AsyncConnection[Any], values: dict[str, Any]) -> int
 
 
 async def _update_known(
-    conn: AsyncConnection[Any], on_blank: Mapping[str, str], values: dict[str, Any]
+    conn: AsyncConnection[Any], on_blank: Mapping[str, str], values: dict[str, Any], *, contested: bool
 ) -> int:
-    """Known contacts whose record changed; the difference is kept as lineage, and no difference writes nothing."""
+    """Known contacts whose record changed: as it says where it is the only one, else as all of them together say."""
     assignments = [_assignment(name, policy) for name, policy in on_blank.items() if name in CONTACT_FIELDS]
     assignments.append("fields = n.fill || c.fields || n.custom")
+    changed, moved = await _update(conn, assignments, "NOT n.contested", values)
+    if contested:
+        several, more = await _update(conn, words.taken(), "n.contested AND n.resolved IS NOT NULL", values)
+        changed, moved = changed + several, moved + more
+    await addresses.carry_opt_outs(conn, moved)
+    return changed
+
+
+async def _update(
+    conn: AsyncConnection[Any], assignments: Sequence[str], which: str, values: dict[str, Any]
+) -> tuple[int, list[int]]:
+    """How many contacts changed, and which of them got another address.
+
+    The difference is kept as lineage; no difference writes none.
+    """
     cursor = await conn.execute(
         f"""
         WITH before AS (
-            SELECT c.* FROM contact c
-            WHERE c.id IN (SELECT contact_id FROM incoming_contact WHERE known AND fresh AND state = 'live')
+            SELECT c.* FROM contact c WHERE c.id IN (
+                SELECT contact_id FROM incoming_contact n WHERE known AND state = 'live' AND {which})
         ), after AS (
             UPDATE contact c SET {", ".join(assignments)}, state = 'live', changed_at = %(now)s
-            FROM incoming_contact n WHERE n.contact_id = c.id AND n.known AND n.fresh AND n.state = 'live'
+            FROM incoming_contact n WHERE n.contact_id = c.id AND n.known AND n.state = 'live' AND {which}
             RETURNING c.*
-        ), differences AS (
-            SELECT a.id, (
-                SELECT jsonb_object_agg(n.key, jsonb_build_array(o.value, n.value))
-                FROM jsonb_each((to_jsonb(a) || a.fields) - '{{fields,changed_at,id,merged_into}}'::text[]) n
-                LEFT JOIN jsonb_each((to_jsonb(b) || b.fields) - '{{fields,changed_at,id,merged_into}}'::text[]) o USING (key)
-                WHERE n.value IS DISTINCT FROM o.value
-            ) AS diff
-            FROM after a JOIN before b USING (id)
-        )
-        INSERT INTO contact_change (contact_id, at, connection, run_id, kind, diff)
-        SELECT id, %(now)s, %(connection)s, %(run_id)s,
-               CASE WHEN diff ? 'state' THEN 'restored' ELSE 'changed' END, diff
-        FROM differences WHERE diff IS NOT NULL
+        ), {words.LINEAGE}
         """,
         values,
     )
-    return cursor.rowcount
+    row = await cursor.fetchone()
+    assert row is not None
+    return row[0], row[1]
 
 
 def _assignment(name: str, policy: str) -> str:
     if policy == "clear":
-        return f"{name} = n.{name}"
+        return f"{name} = CASE WHEN '{name}' = ANY(n.untold) THEN c.{name} ELSE n.{name} END"
     return (
         f"{name} = coalesce(c.{name}, n.{name})"
         if policy == "fill"
@@ -238,8 +224,10 @@ def _assignment(name: str, policy: str) -> str:
     )
 
 
-async def _settle_states(conn: AsyncConnection[Any], values: dict[str, Any]) -> int:
-    """Archive or delete contacts that no system keeps, and fold merged ones into their survivor."""
+async def _settle_states(conn: AsyncConnection[Any], values: dict[str, Any], *, told: bool) -> int:
+    """Archive or delete contacts that no system keeps. `told`: some record is not live."""
+    if not told:
+        return 0
     await conn.execute(
         """
         UPDATE contact_identity i SET state = n.state FROM incoming_contact n
@@ -261,79 +249,34 @@ async def _settle_states(conn: AsyncConnection[Any], values: dict[str, Any]) -> 
         """,
         values,
     )
-    gone = cursor.rowcount
-    return gone + await _fold_merged(conn, values)
+    return cursor.rowcount
 
 
-async def _fold_merged(conn: AsyncConnection[Any], values: dict[str, Any]) -> int:
+async def _absorb(conn: AsyncConnection[Any], values: dict[str, Any]) -> int:
     """Contacts behind absorbed ids become aliases of the survivor; their mail history goes with them."""
+    await conn.execute(
+        """
+        UPDATE incoming_contact n SET contact_id = i.contact_id FROM contact_identity i
+        WHERE n.contact_id IS NULL AND i.connection = %(connection)s AND i.object = 'contact' AND i.external_id = n.external_id
+        """,
+        values,
+    )
     cursor = await conn.execute(
         """
-        SELECT DISTINCT i.contact_id, n.contact_id FROM incoming_contact n
-        JOIN contact_identity i ON i.connection = %(connection)s AND i.object = 'contact' AND i.external_id = ANY(n.merged_ids)
+        SELECT DISTINCT i.contact_id, n.contact_id FROM incoming_contact n CROSS JOIN LATERAL unnest(n.merged_ids) AS old
+        JOIN contact_identity i ON i.connection = %(connection)s AND i.object = 'contact' AND i.external_id = old
         WHERE i.contact_id <> n.contact_id
         """,
         values,
     )
     pairs = await cursor.fetchall()
-    await conn.execute(
-        """
-        UPDATE contact_identity i SET contact_id = n.contact_id, state = 'merged' FROM incoming_contact n
-        WHERE i.connection = %(connection)s AND i.object = 'contact' AND i.external_id = ANY(n.merged_ids)
-        """,
-        values,
-    )
     for loser, survivor in pairs:
-        await fold(conn, loser, survivor, values)
-    return len(pairs)
-
-
-async def fold(conn: AsyncConnection[Any], loser: int, survivor: int, values: Mapping[str, Any]) -> None:
-    """Make `loser` an alias of `survivor`. `values` has connection, run_id and now, for the lineage."""
-    both = {**values, "loser": loser, "survivor": survivor}
-    await conn.execute(
-        "UPDATE contact SET state = 'merged', merged_into = %(survivor)s, changed_at = %(now)s WHERE id = %(loser)s",
-        both,
-    )
-    await conn.execute(
-        "UPDATE contact_identity SET contact_id = %(survivor)s WHERE contact_id = %(loser)s", both
-    )
-    await conn.execute("UPDATE event SET contact_id = %(survivor)s WHERE contact_id = %(loser)s", both)
-    await conn.execute("UPDATE outbox SET contact_id = %(survivor)s WHERE contact_id = %(loser)s", both)
+        await merging.fold(conn, loser, survivor, values)
     await conn.execute(
         """
-        UPDATE delivery d SET contact_id = %(survivor)s WHERE contact_id = %(loser)s AND NOT EXISTS (
-            SELECT FROM delivery e WHERE e.contact_id = %(survivor)s AND e.message = d.message AND e.occurrence = d.occurrence)
-        """,
-        both,
-    )
-    await conn.execute(
-        """
-        UPDATE funnel_entry f SET contact_id = %(survivor)s WHERE contact_id = %(loser)s AND NOT EXISTS (
-            SELECT FROM funnel_entry e WHERE e.contact_id = %(survivor)s AND e.funnel_id = f.funnel_id)
-        """,
-        both,
-    )
-    await conn.execute(
-        """
-        INSERT INTO contact_change (contact_id, at, connection, run_id, kind, diff)
-        VALUES (%(loser)s, %(now)s, %(connection)s, %(run_id)s, 'merged',
-                jsonb_build_object('merged_into', jsonb_build_array(null, %(survivor)s::bigint)))
-        """,
-        both,
-    )
-
-
-async def _remember_identities(conn: AsyncConnection[Any], values: dict[str, Any]) -> None:
-    await conn.execute(
-        """
-        INSERT INTO contact_identity AS i
-            (connection, object, external_id, contact_id, content_hash, vendor_changed_at, state, seen_at)
-        SELECT %(connection)s, 'contact', external_id, contact_id, content_hash, vendor_changed_at, state, %(now)s
-        FROM incoming_contact WHERE fresh
-        ON CONFLICT (connection, object, external_id) DO UPDATE
-        SET content_hash = excluded.content_hash, vendor_changed_at = excluded.vendor_changed_at,
-            state = excluded.state, seen_at = excluded.seen_at, contact_id = excluded.contact_id
+        UPDATE contact_identity i SET contact_id = n.contact_id, state = 'merged'
+        FROM incoming_contact n CROSS JOIN LATERAL unnest(n.merged_ids) AS old
+        WHERE i.connection = %(connection)s AND i.object = 'contact' AND i.external_id = old AND n.contact_id IS NOT NULL
         """,
         values,
     )
@@ -342,8 +285,24 @@ async def _remember_identities(conn: AsyncConnection[Any], values: dict[str, Any
         """
         INSERT INTO contact_identity (connection, object, external_id, contact_id, state, seen_at)
         SELECT DISTINCT ON (old) %(connection)s, 'contact', old, contact_id, 'merged', %(now)s
-        FROM incoming_contact, unnest(merged_ids) AS old
+        FROM incoming_contact, unnest(merged_ids) AS old WHERE contact_id IS NOT NULL
         ON CONFLICT (connection, object, external_id) DO NOTHING
+        """,
+        values,
+    )
+    return len(pairs)
+
+
+async def _remember_identities(conn: AsyncConnection[Any], values: dict[str, Any]) -> None:
+    await conn.execute(
+        """
+        INSERT INTO contact_identity AS i
+            (connection, object, external_id, contact_id, content_hash, vendor_changed_at, state, seen_at)
+        SELECT %(connection)s, 'contact', external_id, contact_id, content_hash, vendor_changed_at, state, %(now)s
+        FROM incoming_contact WHERE known
+        ON CONFLICT (connection, object, external_id) DO UPDATE
+        SET content_hash = excluded.content_hash, vendor_changed_at = excluded.vendor_changed_at,
+            state = excluded.state, seen_at = excluded.seen_at, contact_id = excluded.contact_id
         """,
         values,
     )

@@ -15,9 +15,8 @@ from hub.model import DEAL_FIELDS, Link
 COLUMNS = tuple(DEAL_FIELDS)
 
 
-@dataclass(frozen=True)
-class DealRow:
-    """One mapped deal of one connection; `links` name its contacts by the vendor's ids."""
+class DealRow(msgspec.Struct, frozen=True):
+    """One mapped deal of one connection; `links` name its contacts by the vendor's ids. `fill` and `untold` as of a contact."""
 
     external_id: str
     columns: Mapping[str, Any]
@@ -26,6 +25,8 @@ class DealRow:
     state: str = "live"
     vendor_changed_at: datetime | None = None
     links: tuple[Link, ...] = ()
+    fill: Mapping[str, Any] = msgspec.field(default_factory=dict)
+    untold: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -37,9 +38,17 @@ class Merged:
 
 
 async def merge(
-    conn: AsyncConnection[Any], connection: str, rows: Sequence[DealRow], *, now: datetime
+    conn: AsyncConnection[Any],
+    connection: str,
+    rows: Sequence[DealRow],
+    *,
+    on_blank: Mapping[str, str],
+    now: datetime,
 ) -> Merged:
-    """Bring a batch in, in the caller's transaction; deals with the known content hash are left alone."""
+    """Bring a batch in, in the caller's transaction; deals with the known content hash are left alone.
+
+    `on_blank` names the mapped columns with their policy, as for contacts; other columns are left alone.
+    """
     rows = list({row.external_id: row for row in rows}.values())
     if not rows:
         return Merged()
@@ -48,18 +57,20 @@ async def merge(
         """
         CREATE TEMPORARY TABLE IF NOT EXISTS incoming_deal (
             external_id text, state text, vendor_changed_at timestamptz, content_hash bytea, name text, pipeline text,
-            stage text, amount numeric, currency text, close_at timestamptz, created_at timestamptz, owner text, fields jsonb
+            stage text, amount numeric, currency text, close_at timestamptz,
+            created_at timestamptz, owner text, custom jsonb, fill jsonb, untold text[]
         ) ON COMMIT DELETE ROWS
         """
     )
     await conn.execute("TRUNCATE incoming_deal")
     async with conn.cursor() as cursor:
-        columns = f"external_id, state, vendor_changed_at, content_hash, {names}, fields"
+        columns = f"external_id, state, vendor_changed_at, content_hash, {names}, custom, fill, untold"
         async with cursor.copy(f"COPY incoming_deal ({columns}) FROM STDIN") as copy:
             for row in rows:
                 await copy.write_row(
                     (row.external_id, row.state, row.vendor_changed_at, row.content_hash,
-                     *(row.columns.get(name) for name in COLUMNS), msgspec.json.encode(row.custom).decode())
+                     *(row.columns.get(name) for name in COLUMNS), msgspec.json.encode(row.custom).decode(),
+                     msgspec.json.encode(row.fill).decode(), list(row.untold))
                 )  # fmt: skip
     gone = await conn.execute(
         # A deal that is gone keeps its last values: what it was is still a fact.
@@ -73,7 +84,10 @@ async def merge(
     cursor = await conn.execute(
         f"""
         INSERT INTO deal AS d (connection, external_id, state, vendor_changed_at, content_hash, {names}, fields, changed_at)
-        SELECT %s, external_id, state, vendor_changed_at, content_hash, {names}, fields, %s FROM incoming_deal
+        SELECT %s, n.external_id, n.state, n.vendor_changed_at, n.content_hash,
+               {", ".join(_value(name, on_blank.get(name)) for name in COLUMNS)},
+               n.fill || coalesce(k.fields, '{{}}') || n.custom, %s
+        FROM incoming_deal n LEFT JOIN deal k ON k.connection = %s AND k.external_id = n.external_id
         ON CONFLICT (connection, external_id) DO UPDATE SET
             ({names}, fields, state, vendor_changed_at, content_hash, changed_at) =
             (SELECT {", ".join("excluded." + name for name in COLUMNS)}, excluded.fields, excluded.state,
@@ -81,7 +95,7 @@ async def merge(
         WHERE d.content_hash IS DISTINCT FROM excluded.content_hash OR d.state <> excluded.state
         RETURNING d.id, d.external_id, xmax = 0
         """,
-        [connection, now],
+        [connection, now, connection],
     )
     written = await cursor.fetchall()
     await _replace_links(conn, connection, {ref: deal_id for deal_id, ref, _ in written}, rows)
@@ -92,6 +106,15 @@ async def merge(
         unchanged=len(rows) - len(written) - gone.rowcount,
         gone=gone.rowcount,
     )
+
+
+def _value(name: str, policy: str | None) -> str:
+    """What a column becomes: the incoming `n` and the known `k`, by the policy for blanks."""
+    if policy == "clear":
+        return f"CASE WHEN '{name}' = ANY(n.untold) THEN k.{name} ELSE n.{name} END"
+    if policy is None:
+        return f"k.{name}"
+    return f"coalesce(k.{name}, n.{name})" if policy == "fill" else f"coalesce(n.{name}, k.{name})"
 
 
 async def _replace_links(

@@ -11,7 +11,7 @@ from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
 from hub.model import BounceClass, ResultKind
-from hub.store import consent
+from hub.store import addresses, consent
 
 
 @dataclass(frozen=True)
@@ -110,6 +110,7 @@ async def _unsubscribed(conn: AsyncConnection[Any], evidence: Evidence) -> None:
             f"one-click unsubscribe of delivery {evidence.delivery_id}",
         )
         await consent.record(conn, [said])
+        await addresses.carry_opt_outs(conn, [row[2]])
 
 
 async def settle_delivered(

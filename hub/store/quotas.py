@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 
 from hub.sdk.connector import Limit
@@ -17,19 +19,51 @@ class _Full(Exception):
         self.seconds, self.limit = seconds, limit
 
 
-class PostgresQuota:
-    """See `hub.sdk.quota.Quota`. One short transaction a call; nothing waits inside it."""
+HOLD_SECONDS = 1.0
+"""For so long calls that were counted ahead may be made; what is not used by then counts all the same."""
 
-    def __init__(self, db: Database) -> None:
-        self.db = db
+
+@dataclass
+class _Ahead:
+    """Calls that are counted and not made yet, how many were counted together, and when."""
+
+    left: int
+    taken: int
+    at: float
+
+
+class PostgresQuota:
+    """See `hub.sdk.quota.Quota`. One short transaction a call; nothing waits inside it.
+
+    With `ahead` calls that follow each other at once are counted up to so many together: a pull of thousands of pages then
+    spends its time on pages.
+    """
+
+    def __init__(self, db: Database, *, ahead: int = 1) -> None:
+        self.db, self.ahead = db, ahead
+        self._ahead: dict[tuple[str, ...], _Ahead] = {}
 
     async def take(
         self, account: str, limits: Sequence[Limit], *, cost: int, share: float
     ) -> tuple[float, str]:
-        try:
-            return await self.db.repeated(lambda conn: self._take(conn, account, limits, cost, share))
-        except _Full as full:
-            return full.seconds, full.limit
+        key = (account, *(limit.name for limit in limits))
+        held, now = self._ahead.get(key), time.monotonic()
+        fresh = held is not None and now - held.at < HOLD_SECONDS
+        if held is not None and fresh and held.left >= cost:
+            held.left -= cost
+            return 0.0, ""
+        many = min(2 * held.taken, self.ahead) if held is not None and fresh else 1
+        for calls in dict.fromkeys((many, 1)):
+            try:
+                taken = await self.db.repeated(
+                    lambda conn, calls=calls: self._take(conn, account, limits, cost * calls, share)  # type: ignore[misc]
+                )
+            except _Full as full:
+                taken = full.seconds, full.limit
+            if taken[0] <= 0:
+                self._ahead[key] = _Ahead(cost * (calls - 1), calls, now)
+                break
+        return taken
 
     async def _take(
         self, conn: Connection, account: str, limits: Sequence[Limit], cost: int, share: float
@@ -67,6 +101,7 @@ class PostgresQuota:
         return 0.0, ""
 
     async def pause(self, account: str, limit: str, seconds: float, reason: str) -> None:
+        self._ahead.clear()
         async with self.db.transaction() as conn:
             await conn.execute(
                 """INSERT INTO quota_pause (account, limit_name, until, reason)

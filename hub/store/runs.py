@@ -185,3 +185,11 @@ async def one(conn: AsyncConnection[Any], run_id: int) -> dict[str, Any] | None:
             return None
         await cursor.execute("SELECT * FROM run_reject WHERE run_id = %s ORDER BY id LIMIT 1000", [run_id])
         return {**run, "rejects": list(await cursor.fetchall())}
+
+
+async def newest(conn: AsyncConnection[Any], kind: str) -> dict[str, Any] | None:
+    """The newest run of a kind, as `one` gives it."""
+    row = await (
+        await conn.execute("SELECT id FROM run WHERE kind = %s ORDER BY id DESC LIMIT 1", [kind])
+    ).fetchone()
+    return await one(conn, row[0]) if row else None

@@ -18,8 +18,9 @@ from hub.mapping import Mapping
 from hub.model import Record, RecordState, Rejected
 from hub.sdk.connector import Connector, Cursor, Page
 from hub.sdk.http import metered
-from hub.store import consent, contacts, deals, runs, segments
+from hub.store import addresses, consent, contacts, deals, runs, segments
 from hub.store.database import Database
+from hub.sync.vanished import Watch
 
 log = structlog.get_logger()
 
@@ -62,23 +63,29 @@ async def pull(
         if full:
             await runs.forget_cursor(conn, connector.name, stream)
         cursor = await runs.read_cursor(conn, connector.name, stream)
-    counts = runs.Counts()
-    store = _Store(db, clock, connector.name, mapping, run_id)
+    counts, object = runs.Counts(), OBJECTS[stream]
+    store = _Store(db, clock, connector, mapping, run_id)
     state, reason, pause = "done", "", None
     with metered() as calls:
-        try:
-            async for batch in _batches(connector.pull(stream, cursor)):
-                counts.add(
-                    await store.keep(OBJECTS[stream], batch.records, batch.rejected, (stream, batch.cursor))
-                )
-                cursor = batch.cursor
-                if progress:
-                    progress(connector.name, stream, counts)
-        except Retry as error:
-            state, reason = "partial", str(error)
-            pause = timedelta(seconds=max(error.retry_after_seconds, RESUME_SECONDS))
-        except VendorError as error:
-            state, reason = "partial" if counts.pages else "failed", str(error)
+        while True:
+            try:
+                async for batch in _batches(connector.pull(stream, cursor)):
+                    counts.add(
+                        await store.keep(object, batch.records, batch.rejected, (stream, batch.cursor))
+                    )
+                    cursor = batch.cursor
+                    if progress:
+                        progress(connector.name, stream, counts)
+            except Retry as error:
+                state, reason = "partial", str(error)
+                pause = timedelta(seconds=max(error.retry_after_seconds, RESUME_SECONDS))
+            except VendorError as error:
+                if isinstance(error, FixNeeded) and (gone := await store.watch.refused(object)):
+                    counts.add(await store.keep(object, [], gone, None))
+                    connector = store.watch.narrowed(object)
+                    continue
+                state, reason = "partial" if counts.pages else "failed", str(error)
+            break
     counts.http = calls.as_dict()
     async with db.transaction() as conn:
         if state == "done":
@@ -146,11 +153,21 @@ async def refresh_records(
     db: Database, clock: Clock, connector: Connector[Any], mapping: Mapping, object: str, ids: Sequence[str]
 ) -> runs.Counts:
     """Read the named records again (webhooks said that they changed) and store them as one run."""
+    watch, gone = Watch(connector, mapping, clock), []
     with metered() as calls:
-        records = await connector.read(object, ids)
+        try:
+            records = await connector.read(object, ids)
+        except FixNeeded:
+            gone = await watch.refused(object)
+            if not gone:
+                raise
+            records = await watch.narrowed(object).read(object, ids)
     async with db.transaction() as conn:
         run_id = await runs.start(conn, "webhook", connector.name, object, now=clock.now())
-    counts = await _Store(db, clock, connector.name, mapping, run_id).keep(object, records, [], None)
+    store = _Store(db, clock, connector, mapping, run_id, watch)
+    with metered() as more:
+        counts = await store.keep(object, records, gone, None)
+    calls.add(more)
     counts.http = calls.as_dict()
     async with db.transaction() as conn:
         await runs.finish(conn, run_id, counts, state="done", now=clock.now())
@@ -160,14 +177,24 @@ async def refresh_records(
 class _Store:
     """Maps and stores batches of one run."""
 
-    def __init__(self, db: Database, clock: Clock, connection: str, mapping: Mapping, run_id: int) -> None:
-        self.db, self.clock, self.connection, self.mapping, self.run_id = (
-            db,
-            clock,
-            connection,
-            mapping,
-            run_id,
-        )
+    def __init__(
+        self,
+        db: Database,
+        clock: Clock,
+        connector: Connector[Any],
+        mapping: Mapping,
+        run_id: int,
+        watch: Watch | None = None,
+    ) -> None:
+        self.db, self.clock, self.connection, self.run_id = db, clock, connector.name, run_id
+        self.watch = watch or Watch(connector, mapping, clock)
+        # Who wins over whom is part of what a row says: after a change of it a full pull settles every field anew.
+        self._ranks = _content_hash([(s.field, s.connection, s.rank) for s in mapping.standing])
+
+    @property
+    def mapping(self) -> Mapping:
+        """The connection's mapping without what is gone at the vendor."""
+        return self.watch.mapping
 
     async def keep(
         self,
@@ -177,8 +204,9 @@ class _Store:
         cursor: tuple[str, Cursor] | None,
     ) -> runs.Counts:
         """One transaction: the records, the rejected rows, and the cursor that covers them."""
+        gone = await self.watch.look(object, records) if object != "segment" else []
         mapped, bad = self._map(object, records)
-        bad = [*rejected, *bad]
+        bad = [*rejected, *gone, *bad]
         async with self.db.transaction() as conn:
             counts = await getattr(self, f"_keep_{object}s")(conn, mapped)
             await runs.reject(conn, self.run_id, bad, now=self.clock.now())
@@ -205,10 +233,13 @@ class _Store:
             columns=mapped.columns,
             custom=mapped.custom,
             fill=mapped.fill,
-            content_hash=_content_hash(mapped.columns, mapped.custom, mapped.fill, record.merged_ids),
+            content_hash=_content_hash(
+                self._ranks, mapped.columns, mapped.custom, mapped.fill, record.merged_ids
+            ),
             state=record.state.value,
             vendor_changed_at=record.changed_at,
             merged_ids=record.merged_ids,
+            untold=mapped.untold,
         )
         said = []
         email = mapped.columns.get("email")
@@ -225,8 +256,10 @@ class _Store:
             columns=mapped.columns,
             custom=mapped.custom,
             content_hash=_content_hash(
-                mapped.columns, mapped.custom, [(link.id, link.role) for link in links]
+                mapped.columns, mapped.custom, mapped.fill, [(link.id, link.role) for link in links]
             ),
+            fill=mapped.fill,
+            untold=mapped.untold,
             state=record.state.value,
             vendor_changed_at=record.changed_at,
             links=links,
@@ -263,14 +296,25 @@ class _Store:
             on_blank=self.mapping.on_blank("contact"),
             run_id=self.run_id,
             now=self.clock.now(),
+            match=self.mapping.match,
+            standing=self.mapping.standing,
         )
-        await consent.record(conn, [statement for _, said in mapped for statement in said])
+        if await consent.record(conn, [statement for _, said in mapped for statement in said]):
+            await addresses.carry_told(
+                conn, self.connection, [row.external_id for row, said in mapped if said]
+            )
         return runs.Counts(
             created=merged.created, changed=merged.changed, unchanged=merged.unchanged, gone=merged.gone
         )
 
     async def _keep_deals(self, conn: Any, mapped: Sequence[tuple[deals.DealRow]]) -> runs.Counts:
-        merged = await deals.merge(conn, self.connection, [row for (row,) in mapped], now=self.clock.now())
+        merged = await deals.merge(
+            conn,
+            self.connection,
+            [row for (row,) in mapped],
+            on_blank=self.mapping.on_blank("deal"),
+            now=self.clock.now(),
+        )
         return runs.Counts(
             created=merged.created, changed=merged.changed, unchanged=merged.unchanged, gone=merged.gone
         )

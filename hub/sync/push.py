@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from hub.clock import Clock
 from hub.errors import Drop, FixNeeded, HubError, Retry, Unclear, VendorError
-from hub.mapping import Mapping
+from hub.mapping import Mapping as FieldMapping
 from hub.model import ConsentWrite, FieldWrite, Outcome, OutcomeStatus, Push, Rejected, Result
 from hub.sdk.connector import Connector
 from hub.sdk.http import Stats, metered
 from hub.store import contacts, outbox, runs
 from hub.store.database import Connection, Database
 from hub.sync.pull import Progress, Pulled
+from hub.sync.vanished import GONE, TRUSTED
 
 
 async def push(
     db: Database,
     clock: Clock,
     connector: Connector[Any],
-    mapping: Mapping | None,
+    mapping: FieldMapping | None,
     *,
     progress: Progress | None = None,
 ) -> Pulled | None:
@@ -60,7 +61,7 @@ async def push(
 
 
 async def _offer(
-    db: Database, connector: Connector[Any], mapping: Mapping | None, claimed: Sequence[outbox.Claimed]
+    db: Database, connector: Connector[Any], mapping: FieldMapping | None, claimed: Sequence[outbox.Claimed]
 ) -> tuple[dict[str, Outcome], str]:
     """(an outcome for every claimed row, why the run must stop here or empty)."""
     outcomes: dict[str, Outcome] = {}
@@ -83,10 +84,45 @@ async def _offer(
         outcomes.update({a.id: a for a in answers})
         for p in pushes:  # a connector that forgot a row must not lose it
             outcomes.setdefault(p.id, _forgotten(p.id, repeatable=connector.manifest.repeatable))
+        outcomes.update(await _without_the_gone(connector, pushes, outcomes))
     return outcomes, reason
 
 
-def _to_push(row: outbox.Claimed, contact_ref: str, mapping: Mapping | None) -> Push | Outcome:
+async def _without_the_gone(
+    connector: Connector[Any], pushes: Sequence[Push], outcomes: Mapping[str, Outcome]
+) -> dict[str, Outcome]:
+    """Refused writes again, without the fields that the vendor no longer has: one that vanished fails, the others go on."""
+    refused = [
+        p
+        for p in pushes
+        if isinstance(p, FieldWrite)
+        and len(p.fields) > 1
+        and outcomes[p.id].status is OutcomeStatus.FIX_NEEDED
+    ]
+    try:
+        live = await connector.live_fields("contact", max_age=TRUSTED) if refused else None
+        gone = {p.id: [name for name in p.fields if live is not None and name not in live] for p in refused}
+        again = [
+            msgspec.structs.replace(p, fields={k: v for k, v in p.fields.items() if k not in gone[p.id]})
+            for p in refused
+            if 0 < len(gone[p.id]) < len(p.fields)
+        ]
+        answers = await connector.push(again) if again else []
+    except VendorError:
+        return {}  # what was said of the rows stands
+    return {
+        a.id: msgspec.structs.replace(
+            a,
+            code=GONE,
+            message=f"the vendor has no contact field {', '.join(map(repr, gone[a.id]))} any more; the others are written",
+            fix=f"mend the mapping; see `hub mapping check {connector.name}`",
+        )
+        for a in answers
+        if a.status is OutcomeStatus.DONE
+    }
+
+
+def _to_push(row: outbox.Claimed, contact_ref: str, mapping: FieldMapping | None) -> Push | Outcome:
     """The typed push of an outbox row, or the outcome when it cannot be made."""
     if row.kind == "result":
         return msgspec.convert(
@@ -150,7 +186,9 @@ async def _settle(
         Rejected(object=row.kind, id=row.dedupe_key, code=o.code, message=o.message, fix=o.fix)
         for row in claimed
         if (o := outcomes[row.dedupe_key]).status in (OutcomeStatus.FIX_NEEDED, OutcomeStatus.DROPPED)
+        or o.code == GONE
     ]
+    in_part = sum(outcomes[row.dedupe_key].code == GONE for row in claimed)
     writes: dict[str, dict[str, dict[str, str]]] = {}
     for row in claimed:
         done = outcomes[row.dedupe_key]
@@ -168,6 +206,6 @@ async def _settle(
     counts.add(
         runs.Counts(
             read=len(claimed), written=settled.done, retried=settled.retried,
-            rejected=settled.dead + settled.dropped, uncertain=settled.uncertain, pages=1,
+            rejected=settled.dead + settled.dropped + in_part, uncertain=settled.uncertain, pages=1,
         )
     )  # fmt: skip

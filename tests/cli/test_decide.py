@@ -136,7 +136,7 @@ def test_why_each_is_where_it_is(hub: Hub) -> None:
     assert why[9] == "refused by the relay; 550 no such user"
     with psycopg.connect(hub.url, autocommit=True) as conn:
         conn.execute("UPDATE delivery SET not_before = NULL WHERE id = 4")
-        conn.execute("UPDATE delivery SET state = 'claimed' WHERE id = 5")
+        conn.execute("UPDATE delivery SET state = 'claimed', lease_until = now() WHERE id = 5")
     why = {row["id"]: row["why"] for row in hub.json("deliveries", "list")}
     assert (why[4], why[5]) == ("it waits for a worker", "a worker is at it (w)")
     with psycopg.connect(hub.url, autocommit=True) as conn:

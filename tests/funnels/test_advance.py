@@ -15,7 +15,7 @@ from hub.errors import RuleError
 from hub.funnels import Advanced, advance, compiled
 from hub.lists import refresh_all
 from hub.rules import Catalog
-from hub.store import contacts, funnels, outbox
+from hub.store import contacts, funnels, merging, outbox
 from hub.store.database import Database
 
 CATALOG = Catalog(lists=frozenset({"berlin"}), messages=frozenset({"hello", "again"}))
@@ -316,8 +316,29 @@ async def fold(walk: Walk, loser: str, survivor: str) -> None:
     ids = dict(await walk.all("SELECT first_name, id FROM contact"))
     async with walk.db.transaction() as conn:
         values = {"connection": "crm", "run_id": None, "now": walk.clock.now()}
-        await contacts.fold(conn, ids[loser], ids[survivor], values)
+        await merging.fold(conn, ids[loser], ids[survivor], values)
     await walk.refresh()
+
+
+async def test_two_in_one_funnel_go_on_both_after_a_merge_is_undone(walk: Walk, clock: ManualClock) -> None:
+    walk.section = funnel({"send": "hello"}, {"wait": "1 day"}, {"send": "again"})
+    await walk.settle("ann")
+    await walk.settle("bob")
+    await walk.advance()
+    ids = dict(await walk.all("SELECT first_name, id FROM contact"))
+    async with walk.db.transaction() as conn:
+        await merging.merge(conn, ids["bob"], ids["ann"], standing=(), now=clock.now())
+    await walk.refresh()
+    clock.advance(days=2)
+    told = await walk.advance()  # bob leaves: he is ann now
+    assert (told.left, told.mails) == (1, 1)
+    async with walk.db.transaction() as conn:
+        await merging.unmerge(conn, ids["bob"], standing=(), now=clock.now())
+    await walk.refresh()
+    told = await walk.advance()
+    assert (told.entered, told.mails) == (0, 1)  # his own second mail; nobody is taken in again
+    sent = await walk.all("SELECT contact_id, message, count(*) FROM delivery GROUP BY 1, 2 ORDER BY 1, 2")
+    assert sent == [(id, message, 1) for id in sorted(ids.values()) for message in ("again", "hello")]
 
 
 async def test_merged_in_the_middle_goes_on_as_the_survivor(walk: Walk, clock: ManualClock) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from hub.document import Document, Problems, load
 from hub.errors import HubError
-from hub.mapping import Mapping, build, problems, shipped
+from hub.mapping import Hint, Mapped, Mapping, build, conflicts, problems, shipped, together
 from hub.model import CONTACT_FIELDS, DEAL_FIELDS, FieldType, VendorField
 from hub.sdk import registry
 
@@ -139,6 +139,55 @@ def test_a_table_is_read_backwards() -> None:
     assert made.push("contact", {"tier": "bronze"}) == {"level": "bronze"}
 
 
+@pytest.mark.parametrize(
+    ("unknown", "pulled", "error", "written"),
+    [
+        ("pass", "C", "", "bronze"),
+        ("blank", "none", "", None),
+        ("reject", None, "level holds a value that its `map` does not know", None),
+    ],
+)
+def test_what_a_table_does_not_know(
+    unknown: str, pulled: str | None, error: str, written: str | None
+) -> None:
+    made = mapping(
+        f"contact:\n  tier: {{field: level, direction: both, map: {{A: gold}}, unknown: {unknown}, default: none}}\n"
+    )
+    mapped = made.pull("contact")({"level": "C"})
+    assert mapped.custom.get("tier") == pulled
+    assert [e.message for e in mapped.errors] == ([error] if error else [])
+    assert made.pull("contact")({"level": "A"}).custom == {"tier": "gold"}
+    assert made.push("contact", {"tier": ""}) == {"level": ""}  # a blank is always known
+    if written is None:
+        with pytest.raises(
+            HubError, match=r"contact field 'tier' holds a value that its `map` does not know; mend"
+        ):
+            made.push("contact", {"tier": "bronze"})
+    else:
+        assert made.push("contact", {"tier": "bronze"}) == {"level": written}
+
+
+def test_of_several_of_theirs_the_first_is_written() -> None:
+    made = mapping("contact:\n  tier: {field: level, direction: both, map: {A: gold, B: gold}}\n")
+    assert [made.pull("contact")({"level": each}).custom["tier"] for each in "AB"] == ["gold", "gold"]
+    assert made.push("contact", {"tier": "gold"}) == {"level": "A"}
+
+
+def test_several_values_go_through_the_table_one_by_one() -> None:
+    made = mapping("contact:\n  c: {field: v, type: list, direction: both, map: {r: red, g: green}}\n")
+    assert made.pull("contact")({"v": "r;g;b"}).custom == {"c": ["red", "green", "b"]}
+    assert made.push("contact", {"c": ["green", "b"]}) == {"v": "g;b"}
+    assert made.push("contact", {"c": "red"}) == {"v": "r"}
+
+
+def test_a_pushed_value_is_transformed_before_the_table() -> None:
+    made = mapping(
+        "contact:\n  t: {field: v, direction: push, push_transform: [trim, lower, {cut: 4}], map: {A: gold}}\n"
+    )
+    assert made.push("contact", {"t": " GOLDEN "}) == {"v": "A"}
+    assert made.push("contact", {"t": None}) == {"v": ""}
+
+
 def test_what_may_not_be_pushed_is_said() -> None:
     made = mapping("contact:\n  city: town\n  phone: {field: tel, direction: push}\n")
     with pytest.raises(HubError, match=r"contact field 'city' is only pulled; set direction: both"):
@@ -165,6 +214,75 @@ def test_an_admins_file_extends_the_shipped_one_entry_by_entry() -> None:
     assert mapped.columns == {"city": " b "}  # the entry is replaced as a whole
     assert (mapped.custom, mapped.consent) == ({"own": "x"}, {"news": "out"})
     assert mapping(base, "").pull("contact")({"tel": "1"}).columns == {"city": None, "phone": "1"}
+
+
+def test_an_entry_without_a_field_changes_what_it_names() -> None:
+    made = mapping(
+        "contact:\n  city: {field: town, transform: trim, direction: both}\n",
+        "contact:\n  city: {on_blank: clear, authority: crm}\n",
+    )
+    entry = made.entries["contact"]["city"]
+    assert (entry.field, entry.transforms, entry.direction) == ("town", (("trim", None),), "both")
+    assert (entry.on_blank, entry.authority) == ("clear", ("crm",))
+
+
+def test_a_value_that_cannot_be_read_is_told_apart_from_a_blank() -> None:
+    made = mapping("contact:\n  created_at: {field: made, on_blank: clear}\n  city: town\n")
+    bad = made.pull("contact")({"made": "soon", "town": "Wien"})
+    assert (bad.columns, bad.untold) == ({"created_at": None, "city": "Wien"}, ("created_at",))
+    assert made.pull("contact")({"made": None}).untold == ()
+
+
+def test_the_hints_of_a_file_take_the_place_of_those_before() -> None:
+    base = "contact:\n  email: mail\n  phone: tel\n  sf: {field: sf_id}\n"
+    assert mapping(base).match == (Hint("email"),)
+    assert mapping(base, "match: [phone, {field: sf, of: sales}]\n").match == (
+        Hint("phone"),
+        Hint("sf", "sales"),
+    )
+    assert mapping(base, "match: [phone]\n", "match: []\n").match == ()
+
+
+def test_without_a_field_nothing_is_said_of_it() -> None:
+    made = mapping(
+        'contact:\n  city: {field: town, on_blank: clear}\n  phone: tel\nconsent:\n  "*": {field: no_mail, means: out}\n'
+    ).without("contact", ["town", "no_mail"])
+    assert made.pull("contact")({"town": "", "tel": "1", "no_mail": True}) == Mapped(columns={"phone": "1"})
+    assert (made.vendor_fields("contact"), made.on_blank("contact")) == (("tel",), {"phone": "keep"})
+
+
+# --- who wins ------------------------------------------------------------------------------------------------
+
+
+def test_authority_is_said_once_and_holds_for_all() -> None:
+    both = together(
+        {
+            "crm": mapping("contact:\n  city: {field: town, authority: [sales, crm]}\n  phone: tel\n"),
+            "sales": mapping(
+                "contact:\n  city: place\n  phone: {field: nr, direction: push}\n  company: {field: c, authority: newest}\n"
+            ),
+        }
+    )
+    assert both["crm"].standing == both["sales"].standing
+    assert [(s.connection, s.field, s.rank, s.order) for s in both["crm"].standing] == [
+        ("crm", "city", 1, 0), ("crm", "phone", 0, 0), ("sales", "city", 0, 1), ("sales", "company", 1, 1),
+    ]  # fmt: skip
+    assert conflicts(both) == []
+
+
+def test_authority_that_cannot_be() -> None:
+    found = conflicts(
+        {
+            "crm": mapping(
+                "contact:\n  city: {field: town, authority: [slaes]}\n  phone: {field: t, authority: crm}\n"
+            ),
+            "sales": build([file("contact:\n  phone: {field: t, authority: newest}\n", "s.yaml")]),
+        }
+    )
+    assert [str(p) for p in found] == [
+        "m.yaml:2:34: authority names 'slaes', which is no connection; hub.yaml has crm, sales; or write newest",
+        "s.yaml:2:32: another mapping gives authority over phone to crm; say it once; it holds for all connections",
+    ]
 
 
 @pytest.mark.parametrize("name", ["hubspot", "google_analytics"])
@@ -194,8 +312,8 @@ def test_hubspots_own() -> None:
 
 MISTAKES: list[tuple[str, list[str]]] = [
     ("contcat:\n  city: town\n", ["1:1: unknown section 'contcat'; did you mean 'contact'?"]),
-    ("5:\n  city: town\n", ["1:1: unknown section 5; known are contact, deal, consent"]),
-    ("- a\n", ["1:1: a mapping file holds contact, deal and consent; see docs/mapping.md"]),
+    ("5:\n  city: town\n", ["1:1: unknown section 5; known are contact, deal, consent, match"]),
+    ("- a\n", ["1:1: a mapping file holds contact, deal, consent and match; see docs/mapping.md"]),
     ("contact: town\n", ["1:10: contact holds one entry a field; write `field: vendor_field`"]),
     ("contact:\n  city: [town]\n", ["2:9: city must name a vendor field; write `field: vendor_field`"]),
     ("contact:\n  city: {fild: town}\n", [
@@ -207,7 +325,20 @@ MISTAKES: list[tuple[str, list[str]]] = [
     ("contact:\n  city: {field: town, on_blank: cler}\n", ["2:33: on_blank 'cler' is unknown; did you mean 'clear'?"]),
     ("contact:\n  city: {field: town, transform: trm}\n", ["2:34: unknown transform 'trm'; did you mean 'trim'?"]),
     ("contact:\n  city: {field: town, transform: [trim, lowr]}\n", ["2:41: unknown transform 'lowr'; did you mean 'lower'?"]),
-    ("contact:\n  city: {field: town, transform: {a: b}}\n", ["2:34: unknown transform {'a': 'b'}; known are "]),
+    ("contact:\n  city: {field: town, transform: {a: b}}\n", ["2:34: unknown transform {'a': 'b'}; see docs/mapping.md"]),
+    ("contact:\n  city: {field: town, transform: cut}\n", ["2:34: the transform cut needs something: write {cut: ...}; see"]),
+    ("contact:\n  city: {field: town, transform: [trim, {cut: 0}]}\n",
+     ["2:41: the transform cut needs a number of characters, 1 or more; see"]),
+    ("contact:\n  city: {field: town, transform: {trim: 1}}\n",
+     ["2:34: unknown transform {'trim': 1}; write it as a word: trim"]),
+    ("contact:\n  city: {field: town, push_transform: {replace: {}}}\n", ["2:39: the transform replace needs a table of"]),
+    ("contact:\n  city: {field: town, transform: {date_from: '%Q'}}\n", ["2:34: the transform date_from cannot read dates by"]),
+    ("contact:\n  city: {field: town, map: {a: b}, unknown: psas}\n", ["2:45: unknown 'psas' is unknown; did you mean 'pass'?"]),
+    ("contact:\n  city: {field: town, unknown: reject}\n", ["2:32: unknown says nothing without a map; add a map"]),
+    ("contact:\n  city: {field: town, authority: {a: b}}\n", ["2:34: authority is a connection's name, several of them, or"]),
+    ("deal:\n  name: {field: title, authority: crm}\n", ["2:24: a deal belongs to one connection, which has the last word"]),
+    ("contact:\n  city: town\nmatch: [email]\n", ["3:9: match names 'email', which is not pulled; known are city"]),
+    ("contact:\n  city: town\nmatch: {fild: city}\n", ["3:8: match holds contact fields, or {field: ..., of: connection}"]),
     ("contact:\n  city: {field: town, map: [a]}\n", ["2:28: map holds `vendor value: our value`; write it as a table"]),
     ("contact:\n  city: twon\n", [
         "2:9: the vendor has no contact field 'twon'; did you mean 'town'?, or say `custom: true` if it is your own"]),

@@ -10,7 +10,7 @@ import pytest
 
 from hub.document import load
 from hub.mapping import Mapped, build
-from hub.mapping.transforms import BY_TYPE, PLAIN
+from hub.mapping.transforms import BY_TYPE, PLAIN, TAKING
 from hub.model import FieldType
 
 BAD = object()
@@ -30,8 +30,27 @@ TRANSFORMS: dict[str, list[tuple[Any, Any]]] = {
         ("de", "DE"), ("DE", "DE"), (" Germany ", "DE"), ("ÖSTERREICH", "AT"), ("United Kingdom", "GB"), ("Atlantis", "Atlantis"),
         ("D1", "D1"), (5, "5"),
     ],
+    "squeeze": [("  a \t b\n", "a b"), ("   ", None)],
+    "digits": [("a1-2", "12"), ("none", None), (5, "5")],
+    "phone": [
+        ("+43 (0)660 12-3", "+43660123"), ("0043660", "+43660"), ("0660/123", "0660123"),
+        ("1+2", "12"), ("-", None),
+    ],
+    "domain": [("Ann@Example.COM", "example.com"), ("https://www.a.example:8080/x?y@z", "a.example"), ("a.example", "a.example")],
     "language_tag": [("DE", "de"), ("de_AT", "de-AT"), ("pt-br", "pt-BR"), ("zh-Hant-tw", "zh-Hant-TW"), (" en ", "en")],
 }  # fmt: skip
+
+TAKEN: list[tuple[str, Any, Any]] = [
+    ("{blank_if: [n/a, '-']}", " N/A ", None), ("{blank_if: none}", "None", None), ("{blank_if: none}", "nonesuch", "nonesuch"),
+    ("{replace: {a: b, b: a, ab: x}}", "abab ba", "xx ab"),
+    ("{replace: {'.': ''}}", "a.b.", "ab"), ("{replace: {a: ''}}", "aa", None),
+    ("{before: '@'}", "ann@x", "ann"), ("{before: '@'}", "ann", "ann"), ("{before: '@'}", "@x", None),
+    ("{after: '@'}", "ann@x@y", "x@y"), ("{after: '@'}", "ann", None), ("{cut: 3}", "äöüß", "äöü"),
+    ("{join: '+'}", ["a", "b"], "a+b"),
+    ("{join: '+'}", "a", "a"), ("{date_from: '%d.%m.%Y'}", " 24.11.2026 ", "2026-11-24"),
+    ("{date_from: '%d.%m.%Y'}", "2026-11-24", BAD), ("[{split: ','}, {join: '|'}]", "a, b,,c", "a|b|c"),
+    ("[{split: ','}, upper, {blank_if: B}, {join: '|'}]", "a,b", "A"), ("{split: ','}", " , ", None),
+]  # fmt: skip
 
 TYPES: dict[str, list[tuple[Any, Any]]] = {
     "text": [("a", "a"), (5, "5"), (True, "true"), (False, "false"), ("a\x00b", BAD)],
@@ -75,6 +94,24 @@ def test_a_transform(name: str, given: Any, expected: Any) -> None:
     assert mapped.custom.get("x") == expected
 
 
+@pytest.mark.parametrize(("steps", "given", "expected"), TAKEN)
+def test_a_transform_that_takes_something(steps: str, given: Any, expected: Any) -> None:
+    mapped = pulled(f"{{field: v, transform: {steps}}}", given)
+    assert bool(mapped.errors) == (expected is BAD)
+    assert mapped.custom.get("x") == (None if expected is BAD else expected)
+
+
+def test_every_transform_that_takes_something_is_here() -> None:
+    assert {name for name in TAKING if any(f"{{{name}:" in steps for steps, *_ in TAKEN)} == set(TAKING) - {
+        "times"
+    }
+    assert pulled("{field: v, type: number, transform: {times: 0.01}}", "1999").custom == {"x": 19.99}
+    assert pulled("{field: v, type: number, transform: {times: 1000}}", "1.1").custom == {"x": 1100}
+    assert (
+        pulled("{field: v, type: number, transform: {times: 2}}", "x").errors[0].message == "v is no number"
+    )
+
+
 @pytest.mark.parametrize(
     ("kind", "given", "expected"), [(kind, *case) for kind, cases in TYPES.items() for case in cases]
 )
@@ -113,4 +150,6 @@ def test_transforms_go_in_their_order_and_before_the_table() -> None:
     assert pulled(entry, "silver").custom == {"x": "SILVER"}
     assert pulled(entry, 1).custom == {"x": "number one"}
     assert pulled(entry, "  ").custom == {"x": "none at all"}
+    assert pulled("{field: v, type: list, map: {r: red, 'r;g': both}}", "r;x").custom == {"x": ["red", "x"]}
+    assert pulled("{field: v, type: list, map: {r: red}, unknown: blank}", "r;x").custom == {"x": ["red"]}
     assert pulled("{field: v, type: boolean, map: {J: yes, N: no}}", "J").custom == {"x": True}
