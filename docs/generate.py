@@ -147,9 +147,15 @@ def connector(name: str) -> str:
 
 
 def settings(name: str) -> str:
-    """A connector's own keys."""
+    """A connector's own keys, or those of a section among them: `smtp.oauth`."""
     kinds: dict[str, Any] = {**registry.connectors(), **registry.relays()}
-    return model_table(kinds[name].Settings)
+    name, _, section = name.partition(".")
+    model = kinds[name].Settings
+    return model_table(inner_model(model.model_fields[section].annotation) if section else model)
+
+
+def inner_model(annotation: Any) -> type[BaseModel]:
+    return next(each for each in get_args(annotation) if issubclass(each, BaseModel))
 
 
 def shipped(name: str) -> str:

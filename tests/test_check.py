@@ -239,6 +239,22 @@ EXPECTED: dict[str, list[tuple[str, str]]] = {
             "it stands in for recipients without a zone: write for example Europe/Vienna",
         ),
     ],
+    "53-oauth-incomplete": [
+        (
+            "53-oauth-incomplete.yaml:21:5",
+            "client_id is missing in relays.google.oauth; add `client_id: ...`",
+        ),
+        ("53-oauth-incomplete.yaml:22:18", "token_url is no https address; write https://..."),
+        (
+            "53-oauth-incomplete.yaml:23:22",
+            'the secret refresh_token is written out; write "${NAME}" and set NAME, or use refresh_token_file',
+        ),
+        ("53-oauth-incomplete.yaml:24:7", "unknown key 'scopes'; did you mean 'scope'?"),
+        (
+            "53-oauth-incomplete.yaml:29:7",
+            "oauth is incomplete; give refresh_token, or client_secret and scope for client credentials",
+        ),
+    ],
     "60-links": [
         (
             "templates/links.html:1:13",

@@ -189,9 +189,11 @@ class Conversation:
             self.level = "full"
 
     def _adapt(self) -> None:
-        """Something was found, here or on another session."""
+        """Something was found, here or on another session, or what was found is forgotten."""
+        if self.learning.found is None and self._script:
+            return  # forgotten in the middle of an envelope
         self._found = self.learning.found
-        if self._found is not None and self._found != "full":
+        if self._found != "full":
             self.level = self.learning.level(self.extensions.pipelining)
 
     @property

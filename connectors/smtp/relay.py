@@ -13,7 +13,9 @@ from pydantic import Field, SecretStr, model_validator
 from connectors.smtp.envelope import Extensions
 from connectors.smtp.learning import Learning
 from connectors.smtp.login import connect
+from connectors.smtp.oauth import LOOPBACK, OAuthSection, Tokens
 from connectors.smtp.wire import Wire
+from hub.sdk.connector import Context
 from hub.sdk.relay import (
     NotSent,
     Offer,
@@ -25,7 +27,6 @@ from hub.sdk.relay import (
     UnknownOutcome,
 )
 
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
 MECHANISMS = {
     "auto": ("plain", "login", "cram-md5"),
     "plain": ("plain",),
@@ -46,12 +47,16 @@ class SmtpSettings(RelaySettings):
         "starttls", description="none: for a relay on this machine only"
     )
     auth: Literal["auto", "plain", "login", "cram-md5", "xoauth2", "none"] = Field(
-        "auto", description="how to log in; auto: xoauth2 with a token, else plain, login or cram-md5"
+        "auto", description="how to log in; auto: xoauth2 with oauth or token, else plain, login or cram-md5"
     )
-    username: str | None = Field(None, description="for SMTP AUTH; together with password or token")
+    username: str | None = Field(None, description="for SMTP AUTH; together with password, oauth or token")
     password: SecretStr | None = Field(None, description="for SMTP AUTH; together with username")
+    oauth: OAuthSection | None = Field(
+        None, description="where access tokens for XOAUTH2 come from; together with username"
+    )
     token: SecretStr | None = Field(
-        None, description="OAuth access token for XOAUTH2; together with username"
+        None,
+        description="a fixed access token for XOAUTH2: it ends after an hour, as a rule; oauth renews its own",
     )
     ca_file: str | None = Field(None, description="certificates to trust instead of the system's")
     server_name: str | None = Field(
@@ -78,14 +83,15 @@ class SmtpSettings(RelaySettings):
 
     @model_validator(mode="after")
     def _login_is_whole(self) -> SmtpSettings:
-        if self.password is not None and self.token is not None:
-            raise ValueError("give a password or a token, not both")
-        if (self.username is None) != (self.password is None and self.token is None):
-            raise ValueError("username and password (or token) belong together; give both or none")
+        proofs = [key for key in ("password", "oauth", "token") if getattr(self, key) is not None]
+        if len(proofs) > 1:
+            raise ValueError(f"there are {' and '.join(proofs)}; give one of them")
+        if (self.username is None) != (not proofs):
+            raise ValueError("username and password (or oauth, or token) belong together; give both or none")
         if self.auth == "none" and self.username is not None:
             raise ValueError("auth: none takes no username")
-        if self.auth == "xoauth2" and self.token is None:
-            raise ValueError("auth: xoauth2 needs username and token")
+        if self.auth == "xoauth2" and proofs not in (["oauth"], ["token"]):
+            raise ValueError("auth: xoauth2 needs username and oauth (or token)")
         if self.auth in ("plain", "login", "cram-md5") and self.password is None:
             raise ValueError(f"auth: {self.auth} needs username and password")
         return self
@@ -95,7 +101,7 @@ class SmtpSettings(RelaySettings):
         """What may be used to log in, the best first; empty for no login."""
         if self.username is None:
             return ()
-        return MECHANISMS["xoauth2" if self.token is not None else self.auth]
+        return MECHANISMS["xoauth2" if self.password is None else self.auth]
 
 
 class Smtp:
@@ -106,8 +112,14 @@ class Smtp:
     def __init__(self, name: str, settings: SmtpSettings) -> None:
         self.name, self.settings = name, settings
         self.learning = Learning(settings.pipelining)
+        self._tokens: Tokens | None = None
         self._context: ssl.SSLContext | None = None
         self._helo = settings.helo
+
+    def equip(self, context: Context) -> None:
+        """See `hub.sdk.relay.Equipped`."""
+        if (section := self.settings.oauth) is not None:
+            self._tokens = Tokens(self.name, section, self.settings.username or "", context)
 
     @property
     def pipelining(self) -> Pipelining | None:
@@ -122,7 +134,7 @@ class Smtp:
     async def session(self) -> AsyncIterator[Session]:
         """An open, secured and authenticated session. Raises NotSent when there is none to be had."""
         s = self.settings
-        client = await connect(self.name, s, self._tls(), self._helo)
+        client = await connect(self.name, s, self._tls(), self._helo, self._tokens)
         self._helo = client.local_hostname  # looking it up may take a while
         wire = Wire(
             self.name, Extensions.of(client.esmtp_extensions), self.learning,

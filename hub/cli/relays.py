@@ -1,4 +1,4 @@
-"""`hub relays`: how each way out is, and how much of it is used."""
+"""`hub relays`: how each way out is, how much of it is used, and what was found of it forgotten."""
 
 from __future__ import annotations
 
@@ -13,10 +13,15 @@ if TYPE_CHECKING:
     from hub.jobs.runtime import Runtime
 
 
-@click.command("relays")
-@click.pass_obj
-def relays_(place: Place) -> None:
+@click.group("relays", invoke_without_command=True)
+@click.pass_context
+def relays_(ctx: click.Context) -> None:
     """Each relay: whether it is used and why not, its windows, its warm-up, and receivers that asked for less."""
+    if ctx.invoked_subcommand is None:
+        _overview(ctx.obj)
+
+
+def _overview(place: Place) -> None:
 
     async def ask(runtime: Runtime) -> list[dict[str, Any]]:
         from hub.mail.traffic import overview
@@ -25,6 +30,32 @@ def relays_(place: Place) -> None:
 
     found = place.run(ask)
     place.show(found, lambda: _tables(found))
+
+
+@relays_.command()
+@click.argument("name")
+@click.pass_obj
+def forget(place: Place, name: str) -> None:
+    """Learn relay NAME anew: whether it works, which pipelining it bears, how much receivers take. Limits stay as used."""
+
+    async def ask(runtime: Runtime) -> dict[str, Any]:
+        from hub.mail import traffic
+
+        return await traffic.forget(runtime.db, runtime.clock, runtime.settings.relays, name)
+
+    found = place.run(ask)
+    place.show(found, lambda: click.echo(_forgotten(found)))
+
+
+def _forgotten(found: Mapping[str, Any]) -> str:
+    slowed = ", ".join(receiver or "all mail" for receiver in found["slowed"])
+    known = [
+        f"left alone because {found['left_alone']}" if found["left_alone"] else "",
+        f"pipelining {found['pipelining']}" if found["pipelining"] else "",
+        f"slowed for {slowed}" if slowed else "",
+    ]
+    words = "; ".join(each for each in known if each) or "nothing was known"
+    return f"Relay {found['relay']} is learned anew; forgotten: {words}"
 
 
 def _tables(found: list[dict[str, Any]]) -> None:

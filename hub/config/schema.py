@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from hub.config.secrets import SECRET_KEYS
 from hub.config.settings import Settings
 
 
@@ -32,7 +33,9 @@ def _with_own(
         model: type[BaseModel] = kind.Settings
         own = model.model_json_schema(by_alias=True, ref_template=f"#/$defs/{name}_{{model}}")
         for inner, body in own.pop("$defs", {}).items():
-            definitions[f"{name}_{inner}"] = body
+            keys = body.get("properties", {})
+            files = {f"{key}_file": {"type": "string"} for key in keys if SECRET_KEYS.search(key)}
+            definitions[f"{name}_{inner}"] = {**body, "properties": {**keys, **files}} if files else body
         properties = {**shared, **own.get("properties", {})}
         properties |= {
             f"{key}_file": {"type": "string"}

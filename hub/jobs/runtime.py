@@ -27,7 +27,7 @@ from hub.sdk import registry
 from hub.sdk.connector import Connector, Context
 from hub.sdk.http import Http
 from hub.sdk.quota import PULL_SHARE
-from hub.sdk.relay import Relay
+from hub.sdk.relay import Relay, made
 from hub.signing import Signer
 from hub.store.database import Database
 from hub.store.quotas import PostgresQuota
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from hub.mail.compose import Composer
     from hub.mail.dkim import Signer as DkimSigner
     from hub.mail.gates import Gates
+    from hub.mail.traffic import Traffic
 
 
 @dataclass
@@ -110,8 +111,20 @@ class Runtime:
                     f"relay {name}: unknown connector {section.connector!r}", "see `hub connectors`"
                 )
             own = kind.Settings.model_validate(self.config.own(section.own))
-            found[name] = kind(name, own)
+            context = Context(
+                http=Http(quota=PostgresQuota(self.db), account=f"relay {name}"),
+                clock=self.clock,
+                tokens=PostgresTokens(self.db, self.keys, prefix="relay "),
+            )
+            found[name] = made(kind, name, own, context)
         return found
+
+    @cached_property
+    def traffic(self) -> Traffic:
+        """How each relay is, as this worker knows it; kept from one round of sending to the next."""
+        from hub.mail.traffic import Traffic
+
+        return Traffic(self.db, self.clock, self.settings.relays, worker=self.worker)
 
     @cached_property
     def catalog(self) -> Catalog:

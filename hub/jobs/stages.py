@@ -111,7 +111,7 @@ async def _mail(runtime: Runtime, key: str) -> Done:
         return Done()
     await _campaigns(runtime, key)
     sender = Sender(
-        runtime.db, runtime.clock, runtime.composer, runtime.relays, runtime.settings.relays, worker=runtime.worker,
+        runtime.db, runtime.clock, runtime.composer, runtime.relays, runtime.traffic, worker=runtime.worker,
         signer=runtime.dkim if runtime.settings.dkim else None, gates=runtime.gates, stop=runtime.stopping,
     )  # fmt: skip
     tally = await sender.send_due(runtime.purposes)

@@ -63,6 +63,13 @@ class Breaker:
         if self.open:
             self.open, self.probing, self.reason, self.trips, self.news = False, False, "", 0, "closed"
 
+    def forget(self) -> None:
+        """Somebody says that the relay is mended: it is tried as if nothing had been."""
+        if self.open:
+            self.news = "closed"
+        self.open, self.probing, self.reason, self.trips = False, False, "", 0
+        self._failures = 0
+
     def pause_seconds(self) -> float:
         """How long to leave the relay alone now: doubled with each failed probe, never all workers at once."""
         pause = min(self._first_pause * 2.0**self.trips, LAST_PAUSE_SECONDS)

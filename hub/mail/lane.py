@@ -58,8 +58,8 @@ class Lane:
         self._closing = False
         self._fresh = asyncio.Event()
         self._sessions: set[asyncio.Task[None]] = set()
-        if way.pipelining is not None:
-            relay.pipelining = cast("Pipelining", way.pipelining)
+        relay.pipelining = cast("Pipelining | None", way.pipelining)
+        way.unlearn = self._unlearn
 
     @property
     def ready(self) -> int:
@@ -103,6 +103,9 @@ class Lane:
             await asyncio.wait(self._sessions)
 
     # --- sessions ----------------------------------------------------------------------------------------
+
+    def _unlearn(self) -> None:
+        self.relay.pipelining = None
 
     async def _session(self) -> None:
         """Sessions one after the other: relays end them after some mails or some time. One without any answer says that

@@ -21,7 +21,6 @@ from typing import Any, NamedTuple
 import structlog
 
 from hub.clock import Clock
-from hub.config.settings import RelaySection
 from hub.errors import HubError
 from hub.mail.compose import UNCOMPOSABLE, Composer, Message, Recipient, why_not
 from hub.mail.dkim import Signer
@@ -83,7 +82,7 @@ class Sender:
         clock: Clock,
         composer: Composer,
         relays: Mapping[str, Relay],
-        sections: Mapping[str, RelaySection],
+        traffic: Traffic,
         *,
         worker: str,
         signer: Signer | None = None,
@@ -93,7 +92,7 @@ class Sender:
         self.db, self.clock, self.composer, self.relays = db, clock, composer, relays
         self.worker, self.signer, self.gates, self.stop = worker, signer, gates, stop or asyncio.Event()
         self.tally = Tally()
-        self.traffic = Traffic(db, clock, sections, worker=worker)
+        self.traffic = traffic
         self.journal = Journal(journal_folder(), worker)
         self._lanes: dict[str, Lane] = {}
         self._progress = asyncio.Event()

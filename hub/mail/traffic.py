@@ -17,6 +17,9 @@ How the sender uses it:
         way.pipelining                       # what is remembered; set it to what was learned
         await traffic.flush()                # every second or so: tells and hears
 
+Between two rounds nothing is held in the database, and what this worker knows stays: failures that are counted, who was
+slowed how far, how fast it went. So it is opened again for each round.
+
 `routes`, `way` and all that a way does are plain calls. Limits of a minute and longer are kept in PostgreSQL and are
 never overstepped by all workers together: places are reserved there first, and those of a worker that was killed
 count as used once its lease is over. A limit of a second is divided among the workers that use the relay at the
@@ -26,6 +29,8 @@ time; a worker that comes is known to the others a moment later. Windows are cou
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
 import random
 import secrets
 import time
@@ -36,6 +41,7 @@ from typing import Any
 
 from hub.clock import Clock
 from hub.config.settings import RelaySection
+from hub.errors import HubError
 from hub.mail.providers import receiver_of
 from hub.mail.routing import Routing, in_orders
 from hub.mail.way import SAFE_SECONDS, Purse, Receiver, Way
@@ -46,6 +52,8 @@ from hub.store.relays import Ask, Given, Slowed
 
 REMEMBERED = timedelta(hours=6)
 """Who was slowed is so again after a restart, unless that is longer ago."""
+LEARNED_FOR = timedelta(days=1)
+"""Which pipelining works is found out anew after so long: a relay that was at fault may have been mended."""
 TIDY_SECONDS = 300.0
 IDLE_FLUSHES = 3
 
@@ -60,7 +68,7 @@ class _Deal:
 
 
 class Traffic:
-    """All relays of a hub, as one worker sees them. Open it with `async with`."""
+    """All relays of a hub, as one worker sees them. Open it with `async with`, once for each round of sending."""
 
     def __init__(
         self,
@@ -80,21 +88,48 @@ class Traffic:
         self._turn = asyncio.Lock()
         self._noted_slow: dict[tuple[str, str], Slowed] = {}
         self._noted_pipelining: dict[str, str | None] = {}
+        self._keys = {name: _digest(section) for name, section in sections.items()}
+        self._forgotten: dict[str, int] = {}  # what the database said last
         self._tidied = monotonic()
 
     async def __aenter__(self) -> Traffic:
         async with self.db.connection() as conn:
             states = await relays.states(conn, self.holder)
             slowed = await relays.slowed(conn, changed_after=self.clock.now() - REMEMBERED)
-        for name, state in states.items():
-            if (way := self._ways.get(name)) is not None:
-                way.breaker.adopt(state)
-                way.pipelining = self._noted_pipelining[name] = state.pipelining
-        for row in slowed:
-            if (way := self._ways.get(row.relay)) is not None:
-                way.resume_slow(row)
-                self._noted_slow[row.relay, row.receiver] = row
+        for name, way in self._ways.items():
+            way.begin()
+            state = states.get(name, relays.State(name))
+            way.breaker.adopt(state)
+            # What was found and could not be told yet is kept.
+            if way.pipelining == self._noted_pipelining.get(name):
+                way.pipelining = self._noted_pipelining[name] = self._remembered(state)
+            self._hear_forgotten(way, state)
+            self._hear_slowed(way, {row.receiver: row for row in slowed if row.relay == name})
         return self
+
+    def _remembered(self, state: relays.State) -> str | None:
+        """Which pipelining is known to work: found not long ago, of the relay as hub.yaml has it."""
+        fresh = state.learned_at is not None and self.clock.now() - state.learned_at < LEARNED_FOR
+        return state.pipelining if fresh and state.learned_of == self._keys.get(state.relay) else None
+
+    def _hear_forgotten(self, way: Way, state: relays.State) -> None:
+        """An admin may have said that a relay be learned anew."""
+        if self._forgotten.setdefault(way.name, state.forgotten) != state.forgotten:
+            self._forgotten[way.name] = state.forgotten
+            way.forget()
+            self._noted_pipelining[way.name] = None
+
+    def _hear_slowed(self, way: Way, rows: Mapping[str, Slowed]) -> None:
+        """At the beginning of a round: those slowed here go on as they are, unless somebody freed them meanwhile."""
+        ours = way.slowed()
+        for who in ours:
+            if (way.name, who) in self._noted_slow and who not in rows:
+                way.free(who)
+                del self._noted_slow[way.name, who]
+        for who, row in rows.items():
+            if who not in ours:
+                way.resume_slow(row)
+            self._noted_slow[way.name, who] = row
 
     async def __aexit__(self, *_: object) -> None:
         """Tell what is not told, and give back every place."""
@@ -249,7 +284,14 @@ class Traffic:
             given = await self._ask(conn, deals)
             for name, way in sorted(self._ways.items()):
                 if name in learned:
-                    await relays.learned(conn, name, learned[name])
+                    await relays.learned(
+                        conn,
+                        name,
+                        learned[name],
+                        of=self._keys[name],
+                        forgotten=self._forgotten[name],
+                        now=now,
+                    )
                 if news.get(name) == "closed":
                     await relays.closed(conn, name, now=now)
                 elif news.get(name) == "open":
@@ -270,7 +312,8 @@ class Traffic:
                 way.breaker.news = ""
                 way.breaker.adopt(states.get(name, relays.State(name)))
             if way.pipelining is None and name in states:
-                way.pipelining = self._noted_pipelining[name] = states[name].pipelining
+                way.pipelining = self._noted_pipelining[name] = self._remembered(states[name])
+            self._hear_forgotten(way, states.get(name, relays.State(name)))
         self._noted_slow |= {(row.relay, row.receiver): row for row in changed}
         for key in freed:
             del self._noted_slow[key]
@@ -279,6 +322,28 @@ class Traffic:
 def _differs(row: Slowed, noted: Slowed | None) -> bool:
     """Whether a rate is worth noting again: it is kept coarsely."""
     return noted is None or not 0.8 < row.per_second / noted.per_second < 1.25
+
+
+def _digest(section: RelaySection) -> str:
+    """Of where the relay is and how it is talked to; secrets stand there as references only."""
+    return hashlib.sha256(json.dumps(section.own, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+async def forget(
+    db: Database, clock: Clock, sections: Mapping[str, RelaySection], relay: str
+) -> dict[str, Any]:
+    """Forget what was found of a relay. Returns what that was. Raises HubError for one that hub.yaml does not have."""
+    if relay not in sections:
+        raise HubError(f"there is no relay {relay!r}", f"hub.yaml has {', '.join(sections) or 'none'}")
+    async with db.transaction() as conn:
+        known = await relays.overview(conn, relay, now=clock.now())
+        await relays.forget_relay(conn, relay, now=clock.now())
+    return {
+        "relay": relay,
+        "pipelining": known["pipelining"],
+        "left_alone": known["reason"] if known["state"] == "open" else None,
+        "slowed": [row["receiver"] for row in known["slowed"]],
+    }
 
 
 async def overview(db: Database, clock: Clock, sections: Mapping[str, RelaySection]) -> list[dict[str, Any]]:

@@ -113,6 +113,10 @@ class Receiver:
             self.slow.count(now)
 
 
+def _nothing() -> None:
+    """There is no relay yet."""
+
+
 class Way:
     """See `hub.mail.traffic` for how it is used. Domains are in lower case."""
 
@@ -122,6 +126,7 @@ class Way:
         self.name, self.section = name, section
         self.breaker = Breaker(dice)
         self.pipelining: str | None = None
+        self.unlearn: Callable[[], None] = _nothing  # lets the relay forget which pipelining works
         self.purse = Purse()
         self.metered = has_windows(section)
         self.workers, self._fewer = 1, 0
@@ -184,8 +189,7 @@ class Way:
             if self.slow is not None:
                 self.slow.accepted()
                 if self.slow.over:
-                    self.slow = None
-                    self._open = not (self._pace or self.metered)
+                    self.free("")
         elif reply.code < 500 and (who := slows(reply)):
             self._slow_down(who, domain, f"{reply.code} {reply.text}"[:200])
 
@@ -236,8 +240,11 @@ class Way:
     def turn_page(self) -> None:
         """Forget what was measured long ago."""
         now = self._monotonic()
-        if now - self._counted_from >= MEASURE_SECONDS:
-            self._before, self._before_from = dict(self._counts), self._counted_from
+        if (passed := now - self._counted_from) >= MEASURE_SECONDS:
+            if passed < 2 * MEASURE_SECONDS:
+                self._before, self._before_from = dict(self._counts), self._counted_from
+            else:  # nobody sent for a while
+                self._before, self._before_from = {}, now
             self._counts.clear()
             self._counted_from = now
 
@@ -261,6 +268,14 @@ class Way:
         self._receivers.update(dict.fromkeys(domains_of(who), to))
         return to
 
+    def free(self, who: str) -> None:
+        """Nobody slows this receiver (`""`: the relay itself) any more."""
+        if not who:
+            self.slow = None
+            self._open = not (self._pace or self.metered)
+        elif (to := self._receivers.get(domains_of(who)[0])) is not None:
+            self._free(to)
+
     def _free(self, to: Receiver) -> None:
         to.slow = None
         if not to.fixed:
@@ -268,6 +283,21 @@ class Way:
                 self._receivers.pop(domain, None)
 
     # --- for the room that shares it with others ------------------------------------------------------------
+
+    def forget(self) -> None:
+        """Nothing is known of the relay any more."""
+        for who in self.slowed():
+            self.free(who)
+        self.breaker.forget()
+        self.pipelining = None
+        self.unlearn()
+
+    def begin(self) -> None:
+        """A round of sending begins: nothing is under way, and what was known at the end of the last one still holds."""
+        self.turn_page()
+        self.purse.promised = self.purse.idle = 0
+        for to in self.receivers():
+            to.under_way = 0
 
     def receivers(self) -> list[Receiver]:
         """Receivers with limits or slowed, by name."""

@@ -93,28 +93,29 @@ class OAuth:
         return f"OAuth({self.connection!r})"
 
     async def headers(self) -> Mapping[str, str]:
-        if not self._usable(self._token):
-            async with self._turn:
-                if not self._usable(self._token):
-                    self._token = await self._renewed(stale="")
-        assert self._token is not None
-        return _bearer(self._token)
+        return {"Authorization": f"Bearer {await self.token()}"}
 
     async def renew(self, refused: Mapping[str, str]) -> bool:
         """After a 401: take the token that another caller or process has got meanwhile, or get one."""
-        async with self._turn:
-            if self._token is None or _bearer(self._token) == dict(refused) or not self._usable(self._token):
-                stale = refused.get("Authorization", "").removeprefix("Bearer ")
-                self._token = await self._renewed(stale=stale)
+        await self.token(refused.get("Authorization", "").removeprefix("Bearer "))
         return True
 
-    def _usable(self, token: Token | None) -> bool:
-        return token is not None and token.expires_at - MARGIN > self.clock.wall()
+    async def token(self, refused: str = "") -> str:
+        """An access token that is not about to end, and not `refused`, which the vendor did not take."""
+        if not self._usable(self._token, refused):
+            async with self._turn:
+                if not self._usable(self._token, refused):
+                    self._token = await self._renewed(refused)
+        assert self._token is not None
+        return self._token.access
 
-    async def _renewed(self, stale: str) -> Token:
+    def _usable(self, token: Token | None, refused: str) -> bool:
+        return token is not None and token.access != refused and token.expires_at - MARGIN > self.clock.wall()
+
+    async def _renewed(self, refused: str) -> Token:
         async with self.store.lease(self.connection) as lease:
             known = lease.token
-            if known is not None and self._usable(known) and known.access != stale:
+            if known is not None and self._usable(known, refused):
                 return known
             lease.token = await self._ask(known.refresh if known else "")
             return lease.token
@@ -137,7 +138,3 @@ class OAuth:
             self.clock.wall() + timedelta(seconds=seconds),
             answer.get("refresh_token") or refresh,
         )
-
-
-def _bearer(token: Token) -> dict[str, str]:
-    return {"Authorization": f"Bearer {token.access}"}

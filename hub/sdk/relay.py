@@ -8,11 +8,14 @@ message nothing was accepted; after it, until the answer, nobody knows.
 from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager
-from typing import Any, ClassVar, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict
 
 from hub.errors import HubError
+
+if TYPE_CHECKING:
+    from hub.sdk.connector import Context
 
 Pipelining = Literal["off", "envelope", "full"]
 """How much goes out before an answer: nothing, one envelope (MAIL, RCPT, DATA: RFC 2920), or an envelope right behind
@@ -138,3 +141,21 @@ class Relay(Protocol):
         """`settings` is an instance of the class's `Settings`."""
 
     def session(self) -> AbstractAsyncContextManager[RelaySession]: ...
+
+
+@runtime_checkable
+class Equipped(Protocol):
+    """A relay that needs more than its settings, e.g. to get access tokens: it has this method beside `Relay`'s."""
+
+    def equip(self, context: Context) -> None:
+        """Called once, before the first session, with what connectors get: HTTP (`context.http.configured(...)`), the
+        clock, and a token store in which this relay's names meet no other's."""
+        ...
+
+
+def made(kind: type[Relay], name: str, settings: RelaySettings, context: Context) -> Relay:
+    """A relay as the hub makes it."""
+    relay = kind(name, settings)
+    if isinstance(relay, Equipped):
+        relay.equip(context)
+    return relay

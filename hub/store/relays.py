@@ -186,6 +186,9 @@ class State:
     probe_in_seconds: float = 0.0
     probing: bool = False  # the asker holds the probe
     pipelining: str | None = None
+    learned_at: datetime | None = None  # hub time
+    learned_of: str = ""  # digest of the keys in hub.yaml under which `pipelining` was found
+    forgotten: int = 0  # how often it was forgotten on an admin's word
 
 
 async def states(conn: Connection, holder: str) -> dict[str, State]:
@@ -193,7 +196,8 @@ async def states(conn: Connection, holder: str) -> dict[str, State]:
     cursor = await conn.execute(
         """SELECT relay, state, reason, trips,
                   greatest(0, coalesce(extract(epoch FROM next_probe_at - clock_timestamp()), 0))::float,
-                  coalesce(probe_by = %s AND probe_until > clock_timestamp(), false), pipelining
+                  coalesce(probe_by = %s AND probe_until > clock_timestamp(), false), pipelining,
+                  learned_at, learned_of, forgotten
            FROM relay_state""",
         [holder],
     )
@@ -236,13 +240,31 @@ async def take_probe(conn: Connection, relay: str, holder: str) -> bool:
     return cursor.rowcount == 1
 
 
-async def learned(conn: Connection, relay: str, pipelining: str | None) -> None:
-    """Remember which pipelining works."""
+async def learned(
+    conn: Connection, relay: str, pipelining: str | None, *, of: str, forgotten: int, now: datetime
+) -> None:
+    """Remember which pipelining works, with the digest of the keys under which it does. What was found before the relay
+    was forgotten once more than the teller knows of, is forgotten with it."""
     await conn.execute(
-        """INSERT INTO relay_state (relay, pipelining) VALUES (%s, %s)
-           ON CONFLICT (relay) DO UPDATE SET pipelining = excluded.pipelining""",
-        [relay, pipelining],
+        """INSERT INTO relay_state AS r (relay, pipelining, learned_at, learned_of) VALUES (%s, %s, %s, %s)
+           ON CONFLICT (relay) DO UPDATE SET pipelining = excluded.pipelining, learned_at = excluded.learned_at,
+               learned_of = excluded.learned_of
+           WHERE r.forgotten = %s""",
+        [relay, pipelining, now, of, forgotten],
     )
+
+
+async def forget_relay(conn: Connection, relay: str, *, now: datetime) -> None:
+    """Forget all that was found of a relay, and let running workers hear it. What was sent still counts in its windows."""
+    await conn.execute(
+        """INSERT INTO relay_state AS r (relay, since, forgotten) VALUES (%s, %s, 1)
+           ON CONFLICT (relay) DO UPDATE SET
+               state = 'closed', reason = '', trips = 0, next_probe_at = NULL, probe_by = NULL, probe_until = NULL,
+               since = CASE WHEN r.state = 'open' THEN excluded.since ELSE r.since END,
+               pipelining = NULL, learned_at = NULL, learned_of = '', forgotten = r.forgotten + 1""",
+        [relay, now],
+    )
+    await conn.execute("DELETE FROM relay_slow WHERE relay = %s", [relay])
 
 
 # --- who asked for less -----------------------------------------------------------------------------------

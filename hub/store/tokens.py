@@ -21,13 +21,17 @@ class _Sealed(msgspec.Struct):
 
 
 class PostgresTokens:
-    """See `hub.sdk.oauth.TokenStore`. The first key seals; all of them open, so that keys can be rotated."""
+    """See `hub.sdk.oauth.TokenStore`. The first key seals; all of them open, so that keys can be rotated.
 
-    def __init__(self, db: Database, keys: Sequence[bytes]) -> None:
-        self.db = db
+    `prefix` keeps names apart that may be the same: a relay's and a connection's.
+    """
+
+    def __init__(self, db: Database, keys: Sequence[bytes], *, prefix: str = "") -> None:
+        self.db, self.prefix = db, prefix
         self._box = MultiFernet([Fernet(key) for key in keys])
 
     async def read(self, connection: str) -> Token | None:
+        connection = self.prefix + connection
         async with self.db.connection() as conn:
             row = await (
                 await conn.execute("SELECT sealed FROM token WHERE connection = %s", [connection])
@@ -36,6 +40,7 @@ class PostgresTokens:
 
     @asynccontextmanager
     async def lease(self, connection: str) -> AsyncIterator[Lease]:
+        connection = self.prefix + connection
         async with self.db.transaction() as conn:
             # The lock is on the name: also the first token of a connection is got by one process only.
             await conn.execute(

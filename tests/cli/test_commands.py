@@ -107,6 +107,18 @@ def test_the_schema_takes_what_the_hub_takes(schema: dict[str, Any], starter: An
     jsonschema.validate(json.loads(json.dumps(ours)), schema)
 
 
+def test_the_schema_takes_secrets_of_an_inner_section_out_of_files(
+    schema: dict[str, Any], starter: Any
+) -> None:
+    wider = copy.deepcopy(starter)
+    oauth = {"token_url": "https://login.example/token", "client_id": "app", "refresh_token_file": "refresh"}
+    wider["relays"]["main"] = {"host": "smtp.example.com", "username": "me", "oauth": oauth}
+    jsonschema.validate(wider, schema)
+    oauth["token_url_file"] = "url"
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(wider, schema)
+
+
 BREAKS: dict[str, tuple[tuple[str | int, ...], Any]] = {
     "an unknown section": (("lits",), {}),
     "an unknown key": (("lists", "trial", "were"), "x"),
@@ -118,6 +130,7 @@ BREAKS: dict[str, tuple[tuple[str | int, ...], Any]] = {
     "an unknown connector": (("connections", "crm", "connector"), "hubsport"),
     "a connector's unknown key": (("connections", "crm", "tokn"), "x"),
     "a relay's unknown key": (("relays", "main", "hots"), "x"),
+    "a relay's unknown key inside": (("relays", "main", "oauth"), {"token_ulr": "x"}),
     "a funnel without steps": (("funnels", "onboarding", "steps"), []),
     "a step that does nothing": (("funnels", "onboarding", "steps", 0), {"sned": "welcome"}),
     "a step inside a branch": (("funnels", "onboarding", "steps", 2, "then", 0), {"sned": "x"}),

@@ -75,3 +75,25 @@ def test_the_tables(environment: dict[str, str]) -> None:
         "over",
     ):
         assert words in done.output
+
+
+def test_a_relay_is_forgotten_by_name(environment: dict[str, str]) -> None:
+    def said(*words: str) -> str:
+        done = CliRunner().invoke(main, ["relays", *words], env=environment)
+        assert done.exit_code == 0, done.output
+        return done.output
+
+    before = json.loads(said("--json"))
+    assert said("forget", "spare") == (
+        "Relay spare is learned anew; forgotten: left alone because refuses the login (535)\n"
+    )
+    assert json.loads(said("forget", "main", "--json")) == {
+        "relay": "main", "pipelining": "full", "left_alone": None, "slowed": ["yahoo"],
+    }  # fmt: skip
+    assert said("forget", "main") == "Relay main is learned anew; forgotten: nothing was known\n"
+    first, spare = json.loads(said("--json"))
+    assert (first["pipelining"], first["slowed"], spare["state"]) == (None, [], "used")
+    assert first["receivers"] == before[0]["receivers"]
+    wrong = CliRunner().invoke(main, ["relays", "forget", "mian"], env=environment)
+    assert wrong.exit_code == 1
+    assert "there is no relay 'mian'" in wrong.output

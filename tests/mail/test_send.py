@@ -17,6 +17,7 @@ from contracts.hubspot.sandbox import HubSpotSandbox
 from contracts.smtp.relay import RelaySandbox
 from hub.clock import ManualClock
 from hub.mail import send
+from hub.mail.breaker import FAILURES
 from tests.contracts import smtp_case
 from tests.support.rig import HUB_YAML, Rig, opened
 
@@ -132,6 +133,45 @@ async def test_a_storm_of_faults_loses_nothing_and_doubles_nothing(post: Rig, re
         relay.faults.struck.get(k, 0) for k in ("drop_after_data", "lose_after_data", "drop_in_data", "drop")
     )
     assert found["uncertain"] <= struck
+
+
+async def test_a_relay_that_fails_once_a_round_is_left_alone(post: Rig, relay: RelaySandbox) -> None:
+    fill(post, 1)
+    relay.faults.plan("drop", stage="connect", times=50)
+    await post.run(*PATH)
+    for _ in range(FAILURES - 1):
+        assert await post.rows("SELECT count(*) FROM relay_state WHERE state = 'open'") == [(0,)]
+        await send_later(post)
+    assert await post.rows("SELECT relay FROM relay_state WHERE state = 'open'") == [("main",)]
+    await send_later(post)
+    assert relay.handler.connections == FAILURES
+
+
+async def test_pipelining_that_was_lowered_rises_again_after_a_day(
+    tmp_path: Path,
+    clock: ManualClock,
+    hubspot: HubSpotSandbox,
+    relay: RelaySandbox,
+    database_url: str,
+    redis_url: str,
+) -> None:
+    yaml = HUB_YAML.replace("{relay_ca}", "{relay_ca}, limits: {{connections: 1}}")
+    levels = []
+    async with opened(
+        tmp_path, clock, hubspot, database_url=database_url, redis_url=redis_url, relay=relay, yaml=yaml
+    ) as post:
+        for n, hours in enumerate((0, 23, 2)):
+            clock.advance(hours=hours)
+            for m in range(60):
+                post.hubspot.create("contacts", {"email": f"p{n}.{m}@example.com", "city": "Berlin"})
+            await post.run(*PATH)
+            levels += [(row[0], post.runtime.relays["main"].pipelining) for row in await post.rows(
+                "SELECT pipelining FROM relay_state")]  # fmt: skip
+            if n == 0:
+                async with post.runtime.db.transaction() as conn:
+                    await conn.execute("UPDATE relay_state SET pipelining = 'off'")
+        assert levels == [("full", "full"), ("off", "off"), ("full", "full")]
+        assert await states(post) == {"accepted": 180}
 
 
 async def test_a_relay_that_is_away_keeps_everything_waiting(rig: Rig) -> None:

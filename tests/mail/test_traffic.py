@@ -17,8 +17,9 @@ import pytest
 
 from hub.clock import ManualClock
 from hub.config.settings import RelaySection
+from hub.errors import HubError
 from hub.mail.breaker import FAILURES
-from hub.mail.traffic import Traffic, overview
+from hub.mail.traffic import Traffic, forget, overview
 from hub.mail.way import Way
 from hub.sdk.relay import Reply
 from hub.store.database import Database
@@ -42,12 +43,16 @@ class World:
     def seconds(self) -> float:
         return self.clock.now().timestamp()
 
-    async def worker(self, name: str = "w") -> Traffic:
+    async def idle(self, name: str = "w") -> Traffic:
+        """A worker between two rounds of sending."""
         db = await self.stack.enter_async_context(Database(self.url, size=2))
-        traffic = Traffic(
+        return Traffic(
             db, self.clock, self.sections, worker=name, monotonic=self.seconds, dice=self.dice.random
         )
-        return await self.stack.enter_async_context(traffic)
+
+    async def worker(self, name: str = "w") -> Traffic:
+        """A worker in a round of sending."""
+        return await self.stack.enter_async_context(await self.idle(name))
 
     def offer(self, way: Way, domain: str = "example.com", reply: Reply | None = OK) -> bool:
         if way.wait_seconds(domain):
@@ -419,3 +424,185 @@ async def test_a_restart_finds_breakers_and_pipelining_as_they_were(world: World
     second.way("main").pipelining = "off"
     await second.flush()
     assert (await overview(first.db, world.clock, world.sections))[0]["pipelining"] == "off"
+
+
+# --- from round to round --------------------------------------------------------------------------------------
+
+
+async def test_failures_are_counted_over_rounds(world: World) -> None:
+    world.relays(main={}, spare={})
+    traffic = await world.idle()
+    for n in range(FAILURES):
+        async with traffic:
+            assert traffic.routes("news", "a.example", "DE", n)[0] == "main"
+            traffic.way("main").session_failed("relay main cannot be reached")
+        world.clock.advance(seconds=2)
+    async with traffic:
+        assert not traffic.way("main").usable()
+    (row, _) = await overview(traffic.db, world.clock, world.sections)
+    assert row["state"] == "left alone"
+
+
+async def test_an_answer_between_them_begins_the_count_anew(world: World) -> None:
+    world.relays(main={})
+    traffic = await world.idle()
+    for n in range(3 * FAILURES):
+        async with traffic:
+            traffic.way("main").session_failed("relay main cannot be reached")
+            if n % FAILURES == 1:
+                traffic.way("main").session_worked()
+            assert traffic.way("main").usable()
+
+
+async def test_slowing_goes_on_over_rounds_as_within_one(world: World) -> None:
+    world.relays(main={})
+    within, over = await world.worker("within"), await world.idle("over")
+    rates: list[list[float]] = [[], []]
+    for n in range(60):
+        async with over:
+            for traffic, rate in zip((within, over), rates, strict=True):
+                way = traffic.way("main")
+                for _ in range(20):
+                    world.offer(way, "gmail.com")
+                if n % 20 == 10:
+                    way.told("gmail.com", SLOWER)
+                rate += [row.per_second for row in way.slowed().values()]
+                way.turn_page()
+        world.clock.advance(seconds=1)
+    assert len(rates[0]) > 40
+    assert rates[1] == pytest.approx(rates[0])
+
+
+async def test_what_was_measured_lasts_over_a_short_pause_and_not_over_a_long_one(world: World) -> None:
+    world.relays(main={})
+    traffic = await world.idle()
+    way = traffic.way("main")
+    for pause, least, most in ((2, 10, 21), (600, 0, 0)):
+        for _ in range(3):
+            async with traffic:
+                for _ in range(100):
+                    world.offer(way)
+                    world.clock.advance(seconds=0.05)
+        world.clock.advance(seconds=pause)
+        async with traffic:
+            assert least <= way.measured() <= most
+
+
+async def test_who_was_freed_by_somebody_else_is_free(world: World) -> None:
+    world.relays(main={}, spare={})
+    traffic = await world.idle()
+    for reply in (SLOWER, Reply(451, "4.3.2 Not now", "mail", "4.3.2")):
+        async with traffic:
+            for name in ("main", "spare"):
+                traffic.way(name).told("gmail.com", reply)
+    async with traffic:
+        assert set(traffic.way("main").slowed()) == {"", "gmail"}
+    await world.rows("DELETE FROM relay_slow WHERE relay = 'main'")
+    async with traffic:
+        assert traffic.way("main").slowed() == {}
+        assert all(world.offer(traffic.way("main"), "gmail.com") for _ in range(50))
+        assert set(traffic.way("spare").slowed()) == {"", "gmail"}
+
+
+async def test_nothing_is_held_between_rounds(world: World) -> None:
+    world.relays(main={"limits": {"per_hour": 100}, "domains": {"gmail": {"per_hour": 50}}})
+    traffic = await world.idle()
+    for n in range(1, 4):
+        async with traffic:
+            assert await traffic.reserve("main", 30) == 30
+            traffic.way("main").wait_seconds("gmail.com")
+            assert await world.rows("SELECT count(*) > 0 FROM relay_hold") == [(True,)]
+            for _ in range(10):
+                world.offer(traffic.way("main"))
+            await traffic.flush()
+        assert await world.rows("SELECT count(*) FROM relay_hold") == [(0,)]
+        (row,) = await overview(traffic.db, world.clock, world.sections)
+        assert row["windows"]["hour"]["used"] == 10 * n
+
+
+# --- learned anew ---------------------------------------------------------------------------------------------
+
+
+async def test_which_pipelining_works_is_forgotten_after_a_day(world: World) -> None:
+    world.relays(main={})
+    traffic = await world.idle()
+    async with traffic:
+        traffic.way("main").pipelining = "off"
+    for hours, known in ((23.9, "off"), (0.2, None)):
+        world.clock.advance(hours=hours)
+        for each in (traffic, await world.idle("another")):
+            async with each:
+                assert each.way("main").pipelining == known
+    async with traffic:
+        traffic.way("main").pipelining = "off"  # found again
+    world.clock.advance(hours=20)
+    async with traffic:
+        assert traffic.way("main").pipelining == "off"
+
+
+async def test_it_is_forgotten_at_once_when_the_relays_keys_are_others(world: World) -> None:
+    keys = {"host": "smtp.example.com", "pipelining": "auto"}
+    world.relays(main={**keys, "weight": 1}, spare=keys)
+    async with await world.idle() as traffic:
+        for name in ("main", "spare"):
+            traffic.way(name).pipelining = "off"
+    for other in ({"pipelining": "full"}, {"host": "smtp.example.net"}):
+        world.relays(main={**keys, "weight": 2}, spare={**keys, **other})
+        async with await world.idle() as traffic:
+            assert traffic.way("main").pipelining == "off"
+            assert traffic.way("spare").pipelining is None
+
+
+async def test_a_relay_is_learned_anew_on_an_admins_word(world: World) -> None:
+    world.relays(main={}, spare={})
+    a, b, idle = await world.worker("a"), await world.worker("b"), await world.idle("idle")
+    unlearned: list[str] = []
+    for traffic, who in ((a, "a"), (b, "b")):
+        traffic.way("main").unlearn = lambda who=who: unlearned.append(who)  # type: ignore[misc]
+    for name in ("main", "spare"):
+        a.way(name).pipelining = "off"
+        a.way(name).told("gmail.com", SLOWER)
+        a.way(name).session_failed("refused", login=True)
+        for _ in range(FAILURES - 1):
+            b.way(name).session_failed("cannot be reached")
+    await a.flush()
+    async with idle:
+        assert not idle.way("main").usable()
+    told = await forget(a.db, world.clock, world.sections, "main")
+    assert told == {"relay": "main", "pipelining": "off", "left_alone": "refused", "slowed": ["gmail"]}
+    for worker in (a, b):
+        await worker.flush()
+    assert unlearned == ["a", "b"]
+    async with idle:
+        for traffic in (a, b, idle):
+            way, spare = traffic.way("main"), traffic.way("spare")
+            assert (way.usable(), way.pipelining, way.slowed()) == (True, None, {})
+            way.session_failed("cannot be reached")
+            assert way.usable()
+            assert (spare.usable(), spare.pipelining) == (False, "off")
+    assert set(idle.way("spare").slowed()) == {"gmail"}
+    row, other = await overview(a.db, world.clock, world.sections)
+    assert (row["state"], row["pipelining"], row["slowed"]) == ("used", None, [])
+    assert (other["state"], other["pipelining"]) == ("left alone", "off")
+
+
+async def test_what_is_told_while_a_relay_is_forgotten_does_not_come_back(world: World) -> None:
+    world.relays(main={})
+    traffic = await world.worker()
+    way = traffic.way("main")
+    way.told("gmail.com", SLOWER)
+    way.session_failed("refused", login=True)
+    await forget(traffic.db, world.clock, world.sections, "main")
+    way.pipelining = "off"
+    for _ in range(2):
+        await traffic.flush()
+    assert (way.usable(), way.pipelining, way.slowed()) == (True, None, {})
+    (row,) = await overview(traffic.db, world.clock, world.sections)
+    assert (row["state"], row["slowed"]) == ("used", [])
+
+
+async def test_a_relay_that_is_not_there_is_not_forgotten(world: World) -> None:
+    world.relays(main={})
+    traffic = await world.idle()
+    with pytest.raises(HubError, match=r"there is no relay 'mian'; hub.yaml has main"):
+        await forget(traffic.db, world.clock, world.sections, "mian")

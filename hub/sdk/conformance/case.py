@@ -293,6 +293,8 @@ def looks_secret(key: str) -> bool:
 def _secret_values(value: Any) -> list[str]:
     if isinstance(value, SecretStr):
         return [value.get_secret_value()]
+    if isinstance(value, BaseModel):
+        value = dict(value)
     if isinstance(value, Mapping):
         return [found for each in value.values() for found in _secret_values(each)]
     if isinstance(value, (list, tuple)):

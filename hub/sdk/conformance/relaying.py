@@ -6,14 +6,19 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Collection, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from functools import cached_property
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, ValidationError
 
+from hub.clock import SystemClock
 from hub.sdk.conformance.case import looks_secret, secrets_of
 from hub.sdk.conformance.verdict import Checks, Grade, NotApplicable, NotGiven
 from hub.sdk.conformance.watch import listening
-from hub.sdk.relay import NotSent, Offer, Relay, RelaySession, RelaySettings, Reply
+from hub.sdk.connector import Context
+from hub.sdk.http import Http
+from hub.sdk.oauth import MemoryTokens
+from hub.sdk.relay import NotSent, Offer, Relay, RelaySession, RelaySettings, Reply, made
 
 FROM = "bounce+7f3a@mailyard.example"
 
@@ -26,6 +31,11 @@ class RelayCase:
     refused_recipient: ClassVar[str] = "nobody@example.com"
     stand_in_loggers: ClassVar[tuple[str, ...]] = ()
     """Loggers of the mail server, which may live in the same process; what they say is not held against the relay."""
+
+    @cached_property
+    def tokens(self) -> MemoryTokens:
+        """Where the relay keeps tokens, for the time of a check."""
+        return MemoryTokens()
 
     @contextmanager
     def serve(self) -> Iterator[None]:
@@ -128,7 +138,8 @@ class Mailbag:
 @asynccontextmanager
 async def session(case: RelayCase, settings: dict[str, Any] | None = None) -> AsyncIterator[RelaySession]:
     kind = case.relay
-    relay = kind("conformance", kind.Settings.model_validate(settings or case.settings()))
+    own = kind.Settings.model_validate(settings or case.settings())
+    relay = made(kind, "conformance", own, Context(Http(account="conformance"), SystemClock(), case.tokens))
     async with relay.session() as opened:
         yield opened
 

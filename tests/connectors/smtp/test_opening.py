@@ -16,6 +16,7 @@ from tests.connectors.smtp.case import LOOPS, Book, Server, offers, relay, run, 
 from tests.contracts import smtp_case
 
 SECRET = "s3cret-of-the-relay"
+OAUTH = {"token_url": "https://login.example/token", "client_id": "app", "refresh_token": SECRET}
 LOGINS = {
     "PLAIN": {"password": SECRET},
     "LOGIN": {"password": SECRET},
@@ -208,6 +209,9 @@ def test_a_relay_that_takes_no_login_now(loop: str) -> None:
         {"username": "me", "token": "x", "auth": "plain"},
         {"auth": "login"},
         {"auth": "xoauth2"},
+        {"username": "me", "token": "x", "oauth": OAUTH},
+        {"username": "me", "oauth": OAUTH, "auth": "plain"},
+        {"oauth": OAUTH},
         {"helo": "me\r\nMAIL FROM:<x>"},
         {"pipelining": "fast"},
         {"messages_per_connection": -1},
@@ -219,8 +223,8 @@ def test_settings_that_cannot_be(settings: dict[str, Any]) -> None:
 
 
 def test_settings_show_no_secret() -> None:
-    for key in ("password", "token"):
-        settings = SmtpSettings.model_validate({"host": "relay.example", "username": "me", key: SECRET})
+    for login in ({"password": SECRET}, {"token": SECRET}, {"oauth": OAUTH}):
+        settings = SmtpSettings.model_validate({"host": "relay.example", "username": "me", **login})
         assert SECRET not in f"{settings!r} {settings} {settings.model_dump_json()} {Smtp('x', settings)!r}"
 
 

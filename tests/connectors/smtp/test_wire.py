@@ -386,6 +386,31 @@ def test_only_one_session_tries_at_a_time(loop: str) -> None:
     run(loop, go())
 
 
+@pytest.mark.parametrize("found", ["off", "envelope", "full"])
+def test_what_was_found_can_be_forgotten_while_mails_go(loop: str, found: Any) -> None:
+    async def go() -> None:
+        server, book = Server(), Book(offers(10), held=True)
+        async with serving(server):
+            smtp = relay(server)
+            smtp.pipelining = found
+            async with smtp.session() as session:
+                task = asyncio.ensure_future(session.run(book))
+                while len(book.fates) < 5:
+                    await asyncio.sleep(0)
+                assert session.wire.level == found
+                smtp.pipelining = None
+                while len(book.fates) < 10:
+                    await asyncio.sleep(0.001)
+                assert session.wire.level == "envelope"
+                book.add(offers(2 * CLEAN + 20)[10:], last=True)
+                await task
+        assert smtp.pipelining == "full"
+        assert set(book.told) == {"250"}
+        book.agrees_with(server)
+
+    run(loop, go())
+
+
 @pytest.mark.parametrize(
     ("wish", "remembered", "offered", "begins"),
     [
