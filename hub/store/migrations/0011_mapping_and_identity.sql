@@ -1,4 +1,4 @@
--- depends: 0009_campaigns
+-- depends: 0010_fresh_lists
 -- Each system's own word on a person's fields, merges that can be undone, further addresses, and schemas as last seen.
 
 -- {field: {v: value, at: time, fill: true where it only fills}}: kept where several records mean one person.

@@ -1,4 +1,4 @@
--- depends: 0009_campaigns
+-- depends: 0011_mapping_and_identity
 -- What people decided by hand, each with its reason. Append-only; holds no address, so that it outlives an erasure.
 
 CREATE TABLE decision (

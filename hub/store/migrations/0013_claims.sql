@@ -1,4 +1,4 @@
--- depends: 0009_campaigns
+-- depends: 0012_decisions
 -- A mail is claimed in one commit and settled in the next; which of the claimed ones were offered, the worker's journal knows.
 
 -- Claimed and not begun: never offered. Begun: the recovery finds out, and where nothing is known they are uncertain.
