@@ -25,7 +25,7 @@ from hub.store.ledger import Claimed, Sent
 log = structlog.get_logger()
 
 FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS = 60.0, 3_600.0
-AHEAD, MOST_WAITING = 64, 400
+AHEAD, MOST_WAITING = 200, 400
 """Mails that wait for a session before more are composed; and together with those that wait for their receiver."""
 PARKED_SECONDS = 5.0
 MAX_OFFERS = 3

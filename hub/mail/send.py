@@ -39,7 +39,7 @@ log = structlog.get_logger()
 
 CHUNK = 500
 """Mails that are claimed in one commit. Where no journal can be believed, a crash leaves all that is claimed uncertain."""
-GROUP = 32
+GROUP = 64
 """Mails that are composed (and signed) together: few, so that they are still in the processor's cache when they leave."""
 SETTLE_SECONDS, SETTLE_MAILS = 0.1, 250
 """What became of mails is recorded after so long, or so many, or when nothing else is under way."""

@@ -3,8 +3,8 @@
 All contenders send the same 10 KB mail over 10 connections to one sink on this machine, in turns, and the median of
 the rounds is shown. Ours is a worker's whole path: claimed in the ledger, composed, sent, recorded; the ledger and the
 sink must agree on every message or the bench fails. A figure is about the CPU time of the contender's process with its
-children, from the moment it is set up; PostgreSQL's share stands beside ours. What is missing is installed into a cache
-folder (HUB_BENCH_CACHE, or ~/.cache/mailyard-bench).
+children, from the moment it is set up and warm (templates compiled, V8 too); PostgreSQL's share stands beside ours. What
+is missing is installed into a cache folder (HUB_BENCH_CACHE, or ~/.cache/mailyard-bench).
 """
 
 # ruff: noqa: S603, S607  # programs that the bench itself names

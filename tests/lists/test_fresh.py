@@ -12,7 +12,7 @@ from hub.config.settings import ListSection
 from hub.jobs import stages
 from hub.lists import Refreshed, refresh, refresh_all
 from hub.rules import Catalog
-from hub.store import contacts, imports, touches
+from hub.store import imports, merging, touches
 from hub.store.database import Database
 from tests.lists.test_refresh import Town, sections
 from tests.support.rig import Rig
@@ -179,7 +179,7 @@ async def test_an_import_follows_its_person_through_a_merge(town: Town) -> None:
         ) == (2, 1)
     assert await looked_at(town, given) == {"fair": 1}
     async with town.db.transaction() as conn:
-        await contacts.fold(conn, ann, bob, {"connection": "crm", "run_id": None, "now": town.clock.now()})
+        await merging.fold(conn, ann, bob, {"connection": "crm", "run_id": None, "now": town.clock.now()})
     await looked_at(town, given)
     assert await town.members("fair") == {"bob"}
     await town.settle("new")

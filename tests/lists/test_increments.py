@@ -20,7 +20,7 @@ from hub.config.settings import ListSection
 from hub.lists import compiled, refresh_all
 from hub.model import CONTACT_FIELDS, DEAL_FIELDS, FieldType, HubField
 from hub.rules import Catalog
-from hub.store import consent, contacts
+from hub.store import consent, merging
 from hub.store.database import Database
 
 OWN = {"score": FieldType.NUMBER, "seen_at": FieldType.TIME, "birthday": FieldType.DATE}
@@ -154,7 +154,7 @@ class World:
         if loser != survivor and "merged" not in (states[loser], states[survivor]):
             async with self.db.transaction() as conn:
                 values = {"connection": "crm", "run_id": None, "now": self.clock.now()}
-                await contacts.fold(conn, loser, survivor, values)
+                await merging.fold(conn, loser, survivor, values)
 
     async def on_identity(self, ref: int, id: int) -> None:
         await self.execute(
