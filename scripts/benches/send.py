@@ -403,7 +403,7 @@ class Samples:
 
     def _watch(self, pid: int) -> None:
         last_step = time.monotonic()
-        while not self._over.wait(0.25):
+        while not self.megabytes or not self._over.wait(0.25):  # once at least, however short it is
             try:
                 worker = psutil.Process(pid)
                 everyone = [worker, *worker.children(recursive=True)]
