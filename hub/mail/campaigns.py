@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from hub.clock import moment, moment_for, zone_named
 from hub.config.settings import CampaignSection, MessageSection, RelaySection, Settings
 from hub.errors import HubError
-from hub.mail.gates import domain_of
+from hub.mail.proofs import domain_of
 from hub.mail.routing import in_orders, serves
 from hub.mail.windows import relay_limits, warming
 from hub.store import campaigns
