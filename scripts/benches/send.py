@@ -7,41 +7,34 @@ children, from the moment it is set up and warm (templates compiled, V8 too); Po
 is missing is installed into a cache folder (HUB_BENCH_CACHE, or ~/.cache/mailyard-bench).
 """
 
-# ruff: noqa: S603, S607  # programs that the bench itself names
+# programs that the bench itself names
 from __future__ import annotations
 
 import argparse
-import re
 import shutil
 import signal
-import statistics
-import subprocess
 import sys
 import tempfile
-import threading
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import psutil
-
-from scripts.benches.common.measured import BenchError, Spent, contend, tail, whole
-from scripts.benches.common.table import Aim, Column, Said, finish, median, ratio, show
+from scripts.benches.common.measured import BenchError, contend
+from scripts.benches.common.table import Aim, Column, Said, finish, ratio, show
 from scripts.benches.sending import install, message, world
+from scripts.benches.sending.contenders import (
+    FEWEST,
+    TIMEOUT_SECONDS,
+    Contender,
+    Programs,
+    openssl_signatures,
+)
+from scripts.benches.sending.memory import Samples
 from scripts.benches.sending.sinks import OwnSink, PostfixSink, Sink
 
 DELAY_MS = 20.0
-SIZE_BYTES = 10_240
-FEWEST = 200  # messages in a round: fewer would tell of opening sessions more than of sending
-PATIENCE = 4  # a round may take so many times the CPU time that it is to have
-TELLING = 50_000  # recipients: with fewer, memory that stays flat proves nothing
-TIMEOUT_SECONDS = 300.0
-OURS = (sys.executable, "-m", "scripts.benches.sending.ours")
-AIOSMTP = (sys.executable, "-m", "scripts.benches.peers.aiosmtp")
-PEERS = Path(__file__).parent / "peers"
 
 AIMS = {
     "vs_nodemailer": Aim(8, 14),
@@ -89,46 +82,6 @@ MEMORY = Plan(0, 0, 0, 0, 0, 0, 0, 1_000_000, float("inf"))
 
 
 @dataclass
-class Contender:
-    """One row: `run` sends so many messages and tells what it took. `guess` is how many it may send in a CPU second,
-    or in a second where `waits` says that it waits for the relay most of the time."""
-
-    name: str
-    guess: float
-    run: Callable[[int], Spent]
-    waits: bool = False
-    spent: list[tuple[int, Spent]] = field(default_factory=list)
-
-    def count(self, seconds: float, most: int | None) -> int:
-        """How many messages make a round of about so long, also on a busy machine."""
-        rate = self.guess
-        if self.spent:
-            count, last = self.spent[-1]
-            within = count / last.wall_seconds
-            rate = within if self.waits else min(count / last.cpu_seconds, within * PATIENCE)
-        return min(max(FEWEST, int(rate * seconds)), most or sys.maxsize)
-
-    def row(self) -> dict[str, Any]:
-        """The medians of all rounds."""
-        found: dict[str, Any] = {
-            "name": self.name,
-            "messages": sum(n for n, _ in self.spent),
-            "rounds": len(self.spent),
-        }
-        found["per_cpu_second"] = round(median(n / s.cpu_seconds for n, s in self.spent), 1)
-        found["cpu_us"] = round(1e6 / found["per_cpu_second"], 1)
-        found["per_second"] = round(median(n / s.wall_seconds for n, s in self.spent), 1)
-        if "size_bytes" in self.spent[-1][1].told:
-            found["size_bytes"] = self.spent[-1][1].told["size_bytes"]
-        if "postgres_cpu" in self.spent[0][1].told:
-            found["postgres_us"] = round(median(1e6 * s.told["postgres_cpu"] / n for n, s in self.spent), 1)
-            found["with_postgres"] = round(
-                median(n / (s.cpu_seconds + s.told["postgres_cpu"]) for n, s in self.spent), 1
-            )
-        return found
-
-
-@dataclass
 class Bench:
     """What the parts of the bench share."""
 
@@ -139,12 +92,13 @@ class Bench:
     stack: ExitStack
     notes: list[str] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
-    postfix: install.Postfix | None = None
-    node_modules: Path | None = None
+
+    def __post_init__(self) -> None:
+        self.programs = Programs(self.world)
 
     @property
     def log(self) -> Path:
-        return self.world.folder / "contenders.log"
+        return self.programs.log
 
     def wanted(self, name: str) -> bool:
         return not self.given.only or name in self.given.only
@@ -154,112 +108,6 @@ class Bench:
             if self.wanted(name):
                 self.skipped[name] = reason
                 self.notes.append(f"{name} is left out: {reason}")
-
-    # --- the contenders ---------------------------------------------------------------------------------
-
-    def ours(
-        self, sink: Sink, *, dkim: bool = False, more: Sequence[str | Path] = ()
-    ) -> Callable[[int], Spent]:
-        config = self.world.configure(sink.port, dkim=dkim)
-
-        def run(count: int) -> Spent:
-            return self.send_ours(sink, config, count, more)
-
-        return run
-
-    def send_ours(
-        self, sink: Sink, config: Path, count: int, more: Sequence[str | Path] = (), *,
-        watch: Callable[[int], None] | None = None, seconds: float = TIMEOUT_SECONDS,
-    ) -> Spent:  # fmt: skip
-        """Queue, let a worker send, and hold the ledger against the sink."""
-        self.world.queue(count)
-        if isinstance(sink, OwnSink):
-            sink.ask("reset")
-        taken = sink.taken()
-        postgres: list[float] = []
-
-        def at_begin(pid: int) -> None:
-            postgres.append(self.world.postgres_cpu())
-            if watch:
-                watch(pid)
-
-        spent = contend(
-            [*OURS, config, *more], self.log, seconds=seconds, environ=self.world.environ, at_begin=at_begin,
-            at_end=lambda: postgres.append(self.world.postgres_cpu()),
-        )  # fmt: skip
-        try:
-            self.world.agree(count, sink.taken() - taken)
-        except BenchError as error:
-            raise BenchError(f"{error}\n{tail(self.log)}") from None
-        self.look(sink, spent, count, everybody=True)
-        spent.told["postgres_cpu"] = postgres[1] - postgres[0]
-        return spent
-
-    def checked(self, sink: Sink, work: Callable[[int], Spent]) -> Callable[[int], Spent]:
-        """A peer's run; the sink must have taken all that it says to have sent."""
-
-        def run(count: int) -> Spent:
-            if isinstance(sink, OwnSink):
-                sink.ask("reset")
-            taken = sink.taken()
-            spent = work(count)
-            if (now := sink.taken() - taken - spent.told.get("warmed", 0)) != count:
-                raise BenchError(f"{count} messages were to be sent, the sink took {now}")
-            self.look(sink, spent, count)
-            return spent
-
-        return run
-
-    def look(self, sink: Sink, spent: Spent, count: int, *, everybody: bool = False) -> None:
-        """Where the sink keeps what it took: note the size of a mail, and hold the last one to what was to be sent."""
-        if not isinstance(sink, OwnSink):
-            return
-        counts = sink.ask("counts")
-        if everybody and counts["recipients"] != count:
-            raise BenchError(f"{count} people were to be written to, {counts['recipients']} were")
-        spent.told["size_bytes"] = round(counts["bytes"] / counts["messages"])
-        if lacking := message.lacks(sink.ask("last").encode("latin-1")):
-            raise BenchError(f"the mail lacks {', '.join(lacking)}")
-
-    def smtp_source(self, sink: Sink) -> Callable[[int], Spent]:
-        assert self.postfix
-        postfix = self.postfix
-        command = [postfix.source, "-d", "-s", str(world.CONNECTIONS), "-l", str(SIZE_BYTES)]
-        command += ["-f", "bounce@mailyard.example", "-t", "person@people.example"]
-
-        def work(count: int) -> Spent:
-            return whole(
-                [*command, "-m", str(count), f"127.0.0.1:{sink.port}"], self.log, environ=postfix.environ
-            )
-
-        return self.checked(sink, work)
-
-    def nodemailer(self, sink: Sink, warm: int, *, dkim: bool = False) -> Callable[[int], Spent]:
-        assert self.node_modules
-        command = [
-            "node",
-            PEERS / "nodemailer.js",
-            self.node_modules,
-            self.world.people_file(),
-            "127.0.0.1",
-            sink.port,
-        ]
-        key = [self.world.folder / "dkim.pem"] * dkim
-
-        def work(count: int) -> Spent:
-            parts = [str(part) for part in [*command, count, warm, world.CONNECTIONS, *key]]
-            return contend(parts, self.log, seconds=TIMEOUT_SECONDS)
-
-        return self.checked(sink, work)
-
-    def aiosmtplib(self, sink: Sink, *, prebuilt: bool = False) -> Callable[[int], Spent]:
-        command = [*AIOSMTP, str(self.world.people_file()), "127.0.0.1", str(sink.port)]
-
-        def work(count: int) -> Spent:
-            parts = [*command, str(count), str(world.CONNECTIONS), *(["--prebuilt"] * prebuilt)]
-            return contend(parts, self.log, seconds=TIMEOUT_SECONDS)
-
-        return self.checked(sink, work)
 
     # --- the parts --------------------------------------------------------------------------------------
 
@@ -279,25 +127,27 @@ class Bench:
     def personalised(self, sink: Sink) -> list[dict[str, Any]]:
         contenders = []
         if self.wanted("ours"):
-            contenders.append(Contender("ours", 3_000, self.ours(sink)))
-        if self.wanted("smtp-source") and self.postfix:
-            contenders.append(Contender("smtp-source", 12_000, self.smtp_source(sink)))
-        if self.wanted("nodemailer") and self.node_modules:
-            contenders.append(Contender("nodemailer", 500, self.nodemailer(sink, self.plan.warm)))
+            contenders.append(Contender("ours", 3_000, self.programs.ours(sink)))
+        if self.wanted("smtp-source") and self.programs.postfix:
+            contenders.append(Contender("smtp-source", 12_000, self.programs.smtp_source(sink)))
+        if self.wanted("nodemailer") and self.programs.node_modules:
+            contenders.append(Contender("nodemailer", 500, self.programs.nodemailer(sink, self.plan.warm)))
         if self.wanted("aiosmtplib"):
-            contenders.append(Contender("aiosmtplib", 250, self.aiosmtplib(sink)))
+            contenders.append(Contender("aiosmtplib", 250, self.programs.aiosmtplib(sink)))
         return self.rounds("personalised", contenders, self.plan.rounds)
 
     def dkim(self, sink: Sink) -> list[dict[str, Any]]:
         contenders = []
         if self.wanted("ours-dkim"):
             if self.signs():
-                contenders.append(Contender("ours-dkim", 700, self.ours(sink, dkim=True)))
+                contenders.append(Contender("ours-dkim", 700, self.programs.ours(sink, dkim=True)))
             else:
                 self.skip(["ours-dkim"], "this hub does not sign")
-        if self.wanted("nodemailer-dkim") and self.node_modules:
+        if self.wanted("nodemailer-dkim") and self.programs.node_modules:
             contenders.append(
-                Contender("nodemailer-dkim", 250, self.nodemailer(sink, self.plan.warm_dkim, dkim=True))
+                Contender(
+                    "nodemailer-dkim", 250, self.programs.nodemailer(sink, self.plan.warm_dkim, dkim=True)
+                )
             )
         rows = self.rounds("with DKIM", contenders, self.plan.dkim_rounds)
         if self.wanted("rsa"):
@@ -312,7 +162,7 @@ class Bench:
             sink = OwnSink(self.log)
             stack.callback(sink.stop)
             self.said.step("a signed mail")
-            self.ours(sink, dkim=True)(10)
+            self.programs.ours(sink, dkim=True)(10)
             return not message.lacks(sink.ask("last").encode("latin-1"), dkim=True)
 
     def rsa(self) -> list[dict[str, Any]]:
@@ -321,7 +171,7 @@ class Bench:
         rows = []
         self.said.step(f"RSA-2048, {seconds} s: openssl, cryptography")
         if shutil.which("openssl"):
-            if rate := _openssl_signatures(seconds):
+            if rate := openssl_signatures(seconds):
                 rows.append(
                     {
                         "name": "rsa-openssl",
@@ -347,12 +197,14 @@ class Bench:
         sink = self.sink(OwnSink(self.log, delay_ms=DELAY_MS))
         contenders = []
         if self.wanted("ours-20ms"):
-            contenders.append(Contender("ours-20ms", 300, self.ours(sink), waits=True))
-        if self.wanted("nodemailer-20ms") and self.node_modules:
-            contenders.append(Contender("nodemailer-20ms", 200, self.nodemailer(sink, FEWEST), waits=True))
+            contenders.append(Contender("ours-20ms", 300, self.programs.ours(sink), waits=True))
+        if self.wanted("nodemailer-20ms") and self.programs.node_modules:
+            contenders.append(
+                Contender("nodemailer-20ms", 200, self.programs.nodemailer(sink, FEWEST), waits=True)
+            )
         if self.wanted("aiosmtplib-20ms"):
             contenders.append(
-                Contender("aiosmtplib-20ms", 120, self.aiosmtplib(sink, prebuilt=True), waits=True)
+                Contender("aiosmtplib-20ms", 120, self.programs.aiosmtplib(sink, prebuilt=True), waits=True)
             )
         return self.rounds(f"at {DELAY_MS:g} ms", contenders, self.plan.latency_rounds)
 
@@ -369,7 +221,9 @@ class Bench:
         before = sink.taken()
         samples = Samples(self.said, count, lambda: sink.taken() - before)
         with samples:
-            spent = self.send_ours(sink, config, count, watch=samples.start, seconds=max(600.0, count / 50))
+            spent = self.programs.send_ours(
+                sink, config, count, watch=samples.start, seconds=max(600.0, count / 50)
+            )
         return [
             {
                 "name": "memory",
@@ -378,79 +232,6 @@ class Bench:
                 **samples.row(),
             }
         ]
-
-
-class Samples:
-    """The worker's resident memory over a run, looked at four times a second; tells how far it is."""
-
-    def __init__(self, said: Said, count: int, taken: Callable[[], int]) -> None:
-        self.said, self.count, self.taken = said, count, taken
-        self.megabytes: list[float] = []
-        self._over = threading.Event()
-        self._thread: threading.Thread | None = None
-
-    def __enter__(self) -> Samples:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        if self._thread:
-            self._thread.join()
-
-    def start(self, pid: int) -> None:
-        self._thread = threading.Thread(target=self._watch, args=(pid,))
-        self._thread.start()
-
-    def _watch(self, pid: int) -> None:
-        last_step = time.monotonic()
-        while not self.megabytes or not self._over.wait(0.25):  # once at least, however short it is
-            try:
-                worker = psutil.Process(pid)
-                everyone = [worker, *worker.children(recursive=True)]
-                size = sum(each.memory_info().rss for each in everyone) / 1e6
-            except psutil.NoSuchProcess:
-                return
-            if not size:  # it has ended and was not waited for yet
-                return
-            self.megabytes.append(size)
-            if len(self.megabytes) % 4 == 0:
-                text = f"memory: about {self.taken():,} of {self.count:,} sent, worker {self.megabytes[-1]:.0f} MB"
-                if time.monotonic() - last_step > 20:
-                    last_step = time.monotonic()
-                    self.said.step(text)
-                else:
-                    self.said.passing(text)
-
-    def row(self) -> dict[str, Any]:
-        found = self.megabytes
-        if not found:
-            return {"peak_mb": None, "flat": "too short to tell"}
-        row: dict[str, Any] = {"peak_mb": round(max(found), 1), "start_mb": round(found[0], 1)}
-        quarter = len(found) // 4
-        if quarter < 4 or self.count < TELLING:
-            return {**row, "flat": "too short to tell"}
-        second, last = statistics.median(found[quarter : 2 * quarter]), statistics.median(found[-quarter:])
-        growth = 100 * (last / second - 1)
-        return {
-            **row, "second_quarter_mb": round(second, 1), "last_quarter_mb": round(last, 1),
-            "growth_percent": round(growth, 1), "flat": "yes" if growth < 5 else "no",
-        }  # fmt: skip
-
-
-def _openssl_signatures(seconds: int) -> float | None:
-    """`sign/s` of `openssl speed`, which counts CPU time; its table has other columns in each version."""
-    done = subprocess.run(
-        ["openssl", "speed", "-seconds", str(seconds), "rsa2048"],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-    header = re.search(r"^ +(sign .*)$", done.stdout, re.MULTILINE)
-    values = re.search(r"^rsa +2048 bits +(.*)$", done.stdout, re.MULTILINE)
-    if not header or not values:
-        return None
-    return float(dict(zip(header[1].split(), values[1].split(), strict=False))["sign/s"])
 
 
 def _installed(bench: Bench) -> None:
@@ -465,9 +246,9 @@ def _installed(bench: Bench) -> None:
                 raise install.Missing("--no-install was given")
             found = have(bench.said.step)
             if isinstance(found, install.Postfix):
-                bench.postfix = found
+                bench.programs.postfix = found
             else:
-                bench.node_modules = found
+                bench.programs.node_modules = found
         except install.Missing as error:
             bench.skip(names, str(error))
 
@@ -498,7 +279,9 @@ def _measure(bench: Bench) -> None:
         rows.extend(found)
 
     if not given.memory:
-        sink = bench.sink(PostfixSink(bench.postfix) if bench.postfix else OwnSink(bench.log))
+        sink = bench.sink(
+            PostfixSink(bench.programs.postfix) if bench.programs.postfix else OwnSink(bench.log)
+        )
         bench.notes.append(f"all but the 20 ms and memory parts send to {sink.title}")
         part("Personalised 10 KB multipart over 10 connections", CPU_COLUMNS, bench.personalised(sink))
         part("The same with DKIM (RSA-2048)", DKIM_COLUMNS, bench.dkim(sink))
@@ -506,7 +289,7 @@ def _measure(bench: Bench) -> None:
         if given.profile:
             count = min(5_000, given.messages or 5_000)
             bench.said.step(f"a profile of {count:,} messages")
-            bench.ours(sink, more=["--profile", given.profile.resolve()])(count)
+            bench.programs.ours(sink, more=["--profile", given.profile.resolve()])(count)
             bench.notes.append(
                 f"where a message's time goes: {given.profile} (by cProfile, which makes calls dearer)"
             )
