@@ -13,10 +13,12 @@ import psycopg
 import pytest
 
 from contracts.hubspot.sandbox import HubSpotSandbox
+from contracts.smtp.relay import RelaySandbox
 from hub import embedded
 from hub.clock import ManualClock
 from hub.store.database import Database, migrate
-from tests.support.rig import Rig, hubspot_account, opened
+from tests.contracts import smtp_case
+from tests.support.rig import HUB_YAML, Rig, hubspot_account, opened
 
 
 @pytest.fixture(scope="session")
@@ -116,4 +118,34 @@ async def rig(
 ) -> AsyncIterator[Rig]:
     """A hub that syncs with the account; its relay is closed."""
     async with opened(tmp_path, clock, hubspot, database_url=database_url, redis_url=redis_url) as rig:
+        yield rig
+
+
+@pytest.fixture
+def hub_yaml() -> str:
+    """The configuration of `post`; a module that needs another one has a fixture of this name."""
+    return HUB_YAML
+
+
+@pytest.fixture
+def relay(tmp_path: Path) -> Iterator[RelaySandbox]:
+    """A relay whose readers do nothing; it wants TLS."""
+    with smtp_case.relay(tmp_path, require_tls=True) as served:
+        yield served
+
+
+@pytest.fixture
+async def post(
+    tmp_path: Path,
+    clock: ManualClock,
+    hubspot: HubSpotSandbox,
+    relay: RelaySandbox,
+    database_url: str,
+    redis_url: str,
+    hub_yaml: str,
+) -> AsyncIterator[Rig]:
+    """A hub with that relay."""
+    async with opened(
+        tmp_path, clock, hubspot, database_url=database_url, redis_url=redis_url, relay=relay, yaml=hub_yaml
+    ) as rig:
         yield rig

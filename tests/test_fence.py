@@ -8,14 +8,13 @@ import signal
 import subprocess
 import tempfile
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 
-from contracts.hubspot.sandbox import HubSpotSandbox
 from contracts.smtp.relay import RelaySandbox
 from hub import embedded
 from hub.clock import ManualClock
@@ -24,8 +23,7 @@ from hub.jobs import runtime as runtimes
 from hub.store import fence
 from hub.store.campaigns import COPIED, OFFERED
 from hub.store.database import Database, migrate
-from tests.contracts import smtp_case
-from tests.support.rig import HUB_YAML, Rig, opened
+from tests.support.rig import HUB_YAML, Rig
 
 YAML = (
     HUB_YAML[: HUB_YAML.index("funnels:")]
@@ -221,27 +219,17 @@ async def test_who_may_ask_less_of_the_server_is_fenced_all_the_same(
 
 
 @pytest.fixture
-def relay(tmp_path: Path) -> Iterator[RelaySandbox]:
-    with smtp_case.relay(tmp_path, require_tls=True) as served:
-        yield served
+def hub_yaml() -> str:
+    return YAML
 
 
 @pytest.fixture
-async def post(
-    tmp_path: Path,
-    clock: ManualClock,
-    hubspot: HubSpotSandbox,
-    relay: RelaySandbox,
-    database_url: str,
-    redis_url: str,
-) -> AsyncIterator[Rig]:
-    async with opened(
-        tmp_path, clock, hubspot, database_url=database_url, redis_url=redis_url, relay=relay, yaml=YAML
-    ) as rig:
-        for n in range(20):
-            rig.hubspot.create("contacts", {"email": f"p{n}@example.com", "city": "Berlin"})
-        await rig.run("pull:contacts", "pull:deals", "pull:segments", "lists")
-        yield rig
+async def full(post: Rig) -> Rig:
+    """Twenty people are on the list."""
+    for n in range(20):
+        post.hubspot.create("contacts", {"email": f"p{n}@example.com", "city": "Berlin"})
+    await post.run("pull:contacts", "pull:deals", "pull:segments", "lists")
+    return post
 
 
 async def states(runtime: Any, campaign: str) -> dict[tuple[str, str], int]:
@@ -254,14 +242,14 @@ async def states(runtime: Any, campaign: str) -> dict[tuple[str, str], int]:
 
 
 async def test_a_restored_database_sends_nothing_until_it_is_released_and_never_what_was_on_its_way(
-    post: Rig, relay: RelaySandbox, other_url: str, tmp_path: Path
+    full: Rig, relay: RelaySandbox, other_url: str, tmp_path: Path
 ) -> None:
     relay.faults.plan("reply", stage="rcpt", text="450 4.2.1 Try later", times=5)
-    await campaigns.approve(post.runtime, "spring", None)
-    await campaigns.approve(post.runtime, "autumn", None)
-    await post.run("mail")
+    await campaigns.approve(full.runtime, "spring", None)
+    await campaigns.approve(full.runtime, "autumn", None)
+    await full.run("mail")
     async with (
-        post.runtime.db.transaction() as conn
+        full.runtime.db.transaction() as conn
     ):  # as in the middle of sending: three waiting, two claimed
         await conn.execute(
             """UPDATE delivery d SET retry_at = NULL, claimed_by = 'w',
@@ -270,9 +258,9 @@ async def test_a_restored_database_sends_nothing_until_it_is_released_and_never_
                FROM (SELECT id, row_number() OVER (ORDER BY id) AS n FROM delivery
                      WHERE state = 'queued' AND occurrence = 'campaign:spring') n WHERE n.id = d.id"""
         )
-    copied(post.environ["HUB_DATABASE_URL"], other_url, tmp_path)
-    environ = {**post.environ, "HUB_DATABASE_URL": other_url}
-    async with runtimes.opened(post.folder / "hub.yaml", environ, clock=post.clock) as copy:
+    copied(full.environ["HUB_DATABASE_URL"], other_url, tmp_path)
+    environ = {**full.environ, "HUB_DATABASE_URL": other_url}
+    async with runtimes.opened(full.folder / "hub.yaml", environ, clock=full.clock) as copy:
         for _ in range(2):
             await stages.run(copy, "mail", "")
         assert await states(copy, "spring") == {
@@ -282,7 +270,7 @@ async def test_a_restored_database_sends_nothing_until_it_is_released_and_never_
         }
         assert await states(copy, "autumn") == {("held", COPIED): 20}
         found = await campaigns.held(copy)
-        assert found["fence"]["since"] == post.clock.now()
+        assert found["fence"]["since"] == full.clock.now()
         assert sum(row["mails"] for row in found["held"]) == 25
         relay.office.wait_drained(30)
         assert len(relay.office.deliveries) == 15
@@ -299,14 +287,14 @@ async def test_a_restored_database_sends_nothing_until_it_is_released_and_never_
 
 
 async def test_what_is_queued_behind_the_fence_waits_too_and_a_paused_campaign_stays_paused(
-    post: Rig, relay: RelaySandbox, other_url: str, tmp_path: Path
+    full: Rig, relay: RelaySandbox, other_url: str, tmp_path: Path
 ) -> None:
-    await post.run("mail")  # notes where the database is
-    await campaigns.approve(post.runtime, "autumn", None)
-    await campaigns.pause(post.runtime, "autumn")
-    copied(post.environ["HUB_DATABASE_URL"], other_url, tmp_path)
-    environ = {**post.environ, "HUB_DATABASE_URL": other_url}
-    async with runtimes.opened(post.folder / "hub.yaml", environ, clock=post.clock) as copy:
+    await full.run("mail")  # notes where the database is
+    await campaigns.approve(full.runtime, "autumn", None)
+    await campaigns.pause(full.runtime, "autumn")
+    copied(full.environ["HUB_DATABASE_URL"], other_url, tmp_path)
+    environ = {**full.environ, "HUB_DATABASE_URL": other_url}
+    async with runtimes.opened(full.folder / "hub.yaml", environ, clock=full.clock) as copy:
         await stages.run(copy, "mail", "")
         await campaigns.approve(copy, "spring", None)
         await stages.run(copy, "mail", "")

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from contracts.hubspot.sandbox import HubSpotSandbox
 from contracts.smtp.relay import RelaySandbox
-from hub.clock import ManualClock, moment, moment_for, zone_named
+from hub.clock import moment, moment_for, zone_named
 from hub.config.settings import RelaySection
 from hub.errors import HubError
 from hub.jobs import campaigns, stages
@@ -22,8 +19,7 @@ from hub.jobs import runtime as runtimes
 from hub.mail import campaigns as planning
 from hub.mail import send
 from hub.mail.campaigns import Rate, paced, rates, split
-from tests.contracts import smtp_case
-from tests.support.rig import HUB_YAML, Rig, opened
+from tests.support.rig import HUB_YAML, Rig
 
 YAML = HUB_YAML[: HUB_YAML.index("funnels:")] + HUB_YAML[HUB_YAML.index("relays:") :].replace(
     "{relay_ca}}}", "{relay_ca}, tariff: {{per_thousand: 2.50, currency: EUR, included: 10}}}}"
@@ -40,24 +36,8 @@ YAML = YAML.replace("messages:\n", "  vip: {{where: \"company = 'VIP'\"}}\nmessa
 
 
 @pytest.fixture
-def relay(tmp_path: Path) -> Iterator[RelaySandbox]:
-    with smtp_case.relay(tmp_path, require_tls=True) as served:
-        yield served
-
-
-@pytest.fixture
-async def post(
-    tmp_path: Path,
-    clock: ManualClock,
-    hubspot: HubSpotSandbox,
-    relay: RelaySandbox,
-    database_url: str,
-    redis_url: str,
-) -> AsyncIterator[Rig]:
-    async with opened(
-        tmp_path, clock, hubspot, database_url=database_url, redis_url=redis_url, relay=relay, yaml=YAML
-    ) as rig:
-        yield rig
+def hub_yaml() -> str:
+    return YAML
 
 
 async def fill(rig: Rig, count: int, **fields: str) -> None:

@@ -6,7 +6,6 @@ import email
 import email.policy
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
 from email.message import EmailMessage
 from pathlib import Path
 from typing import Any
@@ -18,33 +17,9 @@ from contracts.smtp.relay import RelaySandbox
 from hub.clock import ManualClock
 from hub.mail import send
 from hub.mail.breaker import FAILURES
-from tests.contracts import smtp_case
 from tests.support.rig import HUB_YAML, Rig, opened
 
 PATH = ("pull:contacts", "lists", "funnels", "mail")
-
-
-@pytest.fixture
-def relay(tmp_path: Path) -> Iterator[RelaySandbox]:
-    """A relay whose readers do nothing; it wants TLS."""
-    with smtp_case.relay(tmp_path, require_tls=True) as served:
-        yield served
-
-
-@pytest.fixture
-async def post(
-    tmp_path: Path,
-    clock: ManualClock,
-    hubspot: HubSpotSandbox,
-    relay: RelaySandbox,
-    database_url: str,
-    redis_url: str,
-) -> AsyncIterator[Rig]:
-    """A hub with that relay."""
-    async with opened(
-        tmp_path, clock, hubspot, database_url=database_url, redis_url=redis_url, relay=relay
-    ) as rig:
-        yield rig
 
 
 def fill(rig: Rig, count: int) -> None:
