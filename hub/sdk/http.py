@@ -12,7 +12,6 @@ import math
 import random
 import re
 import ssl
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,7 +20,6 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import cache
-from importlib.util import find_spec
 from typing import Any, Protocol, TypeVar
 from urllib.parse import urlsplit
 
@@ -38,11 +36,6 @@ logging.getLogger("httpx").setLevel(
     logging.WARNING
 )  # it logs whole URLs, and some vendors want their secret there
 T = TypeVar("T")
-
-if (
-    find_spec("sniffio") is None
-):  # httpcore would look for it in vain at each call, and that takes a millisecond
-    sys.modules.setdefault("sniffio", None)  # type: ignore[arg-type]
 
 ATTEMPTS = 5
 MAX_PAUSE_SECONDS = 30.0
