@@ -24,6 +24,9 @@ from hub.cli import (
 from hub.cli.place import Place
 from hub.errors import HubError
 
+INTERRUPTED = 130
+"""Exit status of a command that Ctrl-C ended before its end, as shells have it: 128 + SIGINT."""
+
 
 class Group(click.Group):
     """Shows an error that the hub raised on purpose as its words, without a traceback; takes --json anywhere."""
@@ -39,6 +42,9 @@ class Group(click.Group):
         except HubError as error:
             click.echo(str(error), err=True)
             sys.exit(1)
+        except KeyboardInterrupt:
+            click.echo("interrupted", err=True)
+            sys.exit(INTERRUPTED)
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 from datetime import UTC
 from typing import Any
@@ -63,6 +64,7 @@ async def run(runtime: Runtime) -> None:
     ctx = {"runtime": runtime, "running": running}
     _stop_on_signals(runtime.stopping)
     process.settle_in()
+    log.info("the worker is at work", process=os.getpid())
     while not runtime.stopping.is_set():
         worker = Worker(
             functions=[func(work, name="work", keep_result=0, timeout=JOB_SECONDS, max_tries=1)],

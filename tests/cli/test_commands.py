@@ -388,3 +388,14 @@ def test_a_hub_of_its_own_servers_in_a_process_of_its_own(hub: Hub) -> None:
             assert words in done.stdout
         assert (Path(data) / "secret.key").stat().st_mode & 0o777 == 0o600
         assert not list((Path(data) / "users").iterdir())
+
+
+def test_a_command_that_is_interrupted_says_so_and_ends_with_the_status_that_shells_know(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("hub.config.schema.json_schema", interrupted)
+    done = CliRunner().invoke(main, ["schema"])
+    assert (done.exit_code, done.stdout, done.stderr) == (130, "", "interrupted\n")
