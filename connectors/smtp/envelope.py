@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
-from hub.sdk.content import Sound, inspect
+from hub.sdk.content import inspect
 from hub.sdk.relay import Offer, Reply
 
 NOT_IN_ADDRESSES = frozenset(map(chr, (*range(33), ord("<"), ord(">"), 127)))
@@ -49,22 +49,21 @@ class Envelope(NamedTuple):
 
 def envelope(offer: Offer, relay: Extensions) -> Envelope | Reply:
     """MAIL and RCPT for this message, or the refusal that it gets from us: then nothing of it is sent."""
-    content = offer.content
-    sender, recipient = offer.return_path, offer.recipient
+    _, sender, recipient, content, plain = offer
     if not NOT_IN_ADDRESSES.isdisjoint(sender):
         return Reply(553, "not sent: the return path is no address", "mail", "5.1.7")
     if not NOT_IN_ADDRESSES.isdisjoint(recipient) or not recipient:
         return Reply(553, "not sent: the recipient is no address", "rcpt", "5.1.3")
-    sound, dotted = (True, False) if content.__class__ is Sound else inspect(content)
+    sound, dotted = (True, False) if plain else inspect(content)
     if not sound:
         return Reply(554, "not sent: the message has a bare CR, a bare LF or a NUL", "data", "5.6.0")
     options = b""
     if relay.size:
-        size = len(content) + 2 * (not content.endswith(b"\r\n"))
+        size = len(content) if plain else len(content) + 2 * (not content.endswith(b"\r\n"))
         if size > relay.max_bytes > 0:
             return Reply(552, f"not sent: {size} bytes, the relay takes {relay.max_bytes}", "mail", "5.3.4")
         options = b" SIZE=%d" % size
-    if not content.isascii():
+    if not plain and not content.isascii():
         if not relay.eight_bit:
             return Reply(554, "not sent: 8-bit content, and the relay offers no 8BITMIME", "data", "5.6.3")
         options += b" BODY=8BITMIME"

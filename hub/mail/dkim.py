@@ -36,7 +36,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from hub.clock import Clock
 from hub.config.settings import DkimKeySection
 from hub.errors import ConfigError
-from hub.sdk.content import Sound, sound
+from hub.sdk.content import sound
 
 Algorithm = Literal["rsa-sha256", "ed25519-sha256"]
 
@@ -232,8 +232,7 @@ class Signer:
             own = b"dkim-signature:" + start[16:].replace(b"\r\n\t", b" ")
             signature = binascii.b2a_base64(each.sign(covered + b"\r\n" + own), newline=False)
             parts += (start, _folded(signature), b"\r\n")
-        made = b"".join(parts)
-        return Sound(sound(made) + message) if message.__class__ is Sound else made + message
+        return sound(b"".join(parts)) + message
 
     async def sign_all(self, messages: Sequence[bytes]) -> list[bytes]:
         """All messages signed, in their order, by threads: `cryptography` lets the others run while it signs."""

@@ -309,7 +309,7 @@ class Sender:
             except UNCOMPOSABLE as error:
                 self._reject(claimed, why_not(error))
             else:
-                offer = Offer(claimed.id, mail.return_path, claimed.email, mail.content)
+                offer = Offer(claimed.id, mail.return_path, claimed.email, mail.content, mail.plain)
                 found.append(Outgoing(claimed, mail.subject, offer))
         if self.signer is not None and found:
             signed = await self.signer.sign_all([mail.offer.content for mail in found])
