@@ -25,6 +25,7 @@ MAGIC = b"mailyard journal 2"
 SLOTS = 16_384
 _HEADER = struct.Struct("<32s64s?")
 _SLOT = struct.Struct("<qqBBH100s")  # id, claim, which relay, state, code, the reply's text
+_BEGIN = struct.Struct("<qqBBH")
 _STATE = struct.Struct("<BH100s")
 _STATE_AT = 17
 FREE, OFFERED, ANSWERED = 0, 1, 2
@@ -96,7 +97,7 @@ class Journal:
             _HEADER.pack_into(self._map, 0, MAGIC, b"", False)  # it knows not all: it is not to be believed
             return
         at = self._slots[id] = self._free.pop()
-        _SLOT.pack_into(self._map, at, id, claim, which, OFFERED, 0, b"")
+        _BEGIN.pack_into(self._map, at, id, claim, which, OFFERED, 0)
 
     def _named(self, relay: str) -> int:
         """The number of a relay, whose name is written down; negative where it has no room."""
@@ -116,11 +117,12 @@ class Journal:
 
     def forget(self, ids: Iterable[int]) -> None:
         """The ledger knows what became of these."""
+        slots, free, map = self._slots, self._free, self._map
         for id in ids:
-            at = self._slots.pop(id, None)
-            if at is not None and self._map is not None:
-                _STATE.pack_into(self._map, at + _STATE_AT, FREE, 0, b"")
-                self._free.append(at)
+            at = slots.pop(id, None)
+            if at is not None and map is not None:
+                map[at + _STATE_AT] = FREE
+                free.append(at)
 
 
 @dataclass
