@@ -66,7 +66,7 @@ class Conversation:
             if found is None:
                 content = with_end(head.content, dotted=dotted)
             else:
-                content = with_end(head.content, found.mail, found.rcpt, b"DATA\r\n", dotted=dotted)
+                content = with_end(head.content, found[0], found[1], b"DATA\r\n", dotted=dotted)
             source.begun(head)
             self._body, self._head, self._next = head, self._next, None
             self.due = END
@@ -83,9 +83,9 @@ class Conversation:
         while self.left and (offer := source.next()) is not None:
             self._next = offer
             found = envelope(offer, self.extensions)
-            if isinstance(found, Envelope):
+            if not isinstance(found, Reply):
                 self.left -= 1
-                self._dotted = found.dotted
+                self._dotted = found[2]
                 return found
             self._next = None
             source.answered(offer, found)
@@ -93,7 +93,8 @@ class Conversation:
 
     def _open(self, found: Envelope) -> None:
         """Write an envelope on its own; a refused one before it is cleared first (RFC 5321, 4.1.1.5)."""
-        script = [(DATA, b"DATA\r\n"), (RCPT, found.rcpt), (MAIL, found.mail)]
+        mail, rcpt, _ = found
+        script = [(DATA, b"DATA\r\n"), (RCPT, rcpt), (MAIL, mail)]
         if self._reset:
             script.append((RESET, b"RSET\r\n"))
             self._reset = False

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
 
 from hub.sdk.content import inspect
 from hub.sdk.relay import Offer, Reply
@@ -39,16 +38,12 @@ class Extensions:
         )
 
 
-class Envelope(NamedTuple):
-    """Commands for one message. `dotted`: some of its lines begin with a dot."""
-
-    mail: bytes
-    rcpt: bytes
-    dotted: bool
+Envelope = tuple[bytes, bytes, bool]
+"""MAIL and RCPT for one message, and whether some of its lines begin with a dot."""
 
 
 def envelope(offer: Offer, relay: Extensions) -> Envelope | Reply:
-    """MAIL and RCPT for this message, or the refusal that it gets from us: then nothing of it is sent."""
+    """The envelope of this message, or the refusal that it gets from us: then nothing of it is sent."""
     _, sender, recipient, content, plain, _ = offer
     both = sender + recipient
     if not (recipient and both.isascii() and both.isprintable()) or " " in both or "<" in both or ">" in both:
@@ -75,7 +70,7 @@ def envelope(offer: Offer, relay: Extensions) -> Envelope | Reply:
         options += b" SMTPUTF8"
     try:
         mail = b"MAIL FROM:<%b>%b\r\n" % (sender.encode(), options)
-        return Envelope(mail, b"RCPT TO:<%b>\r\n" % recipient.encode(), dotted)
+        return mail, b"RCPT TO:<%b>\r\n" % recipient.encode(), dotted
     except UnicodeEncodeError:
         return Reply(553, "not sent: an address has a half of a surrogate pair", "rcpt", "5.1.3")
 

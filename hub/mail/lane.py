@@ -12,7 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import NamedTuple, cast
+from typing import cast
 
 import structlog
 
@@ -32,12 +32,8 @@ MAX_OFFERS = 3
 """A mail whose offer ends that many sessions waits like one that was refused: it may be what ends them."""
 
 
-class Known(NamedTuple):
-    """What the hub knows of an offer: its `note`. `domain` is the recipient's, in lower case."""
-
-    claimed: Claimed
-    subject: str
-    domain: str
+Known = tuple[Claimed, str, str]
+"""What the hub knows of an offer, its `note`: the mail, its subject, and the recipient's domain in lower case."""
 
 
 class Lane:
@@ -143,7 +139,7 @@ class Lane:
             if len(ready) == AHEAD:
                 self._progress()
             offer = ready.popleft()
-            domain = offer.note.domain
+            domain = offer.note[2]
             if domain in self._parked:
                 self._parked[domain].offers.append(offer)
                 continue
@@ -169,7 +165,7 @@ class Lane:
         return False
 
     def begun(self, offer: Offer) -> None:
-        self.journal.offered(offer.id, offer.note.claimed.claim, self.name)
+        self.journal.offered(offer.id, offer.note[0].claim, self.name)
 
     def answered(self, offer: Offer, reply: Reply) -> None:
         claimed, subject, domain = offer.note
@@ -208,7 +204,7 @@ class Lane:
         if wait <= PARKED_SECONDS:
             self._parked[domain] = _Parked(time.monotonic() + wait, deque([offer]))
             return
-        claimed = offer.note.claimed
+        claimed = offer.note[0]
         reason = "the relay or the receiver takes no more at the moment"
         self.fates.append(
             Sent(

@@ -16,7 +16,6 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
 
 import structlog
 
@@ -64,12 +63,8 @@ class Tally:
         return self.accepted + self.rejected + self.uncertain + self.requeued
 
 
-class Addressed(NamedTuple):
-    """A claimed mail and for whom its message is to be composed."""
-
-    claimed: Claimed
-    message: Message
-    to: Recipient
+Addressed = tuple[Claimed, Message, Recipient]
+"""A claimed mail and for whom its message is to be composed."""
 
 
 class Sender:
@@ -196,12 +191,12 @@ class Sender:
             if not self._hungry:
                 await self._until(lambda: self._hungry)
         if left:
-            await self._reading.do(partial(ledger.release, rows=[each.claimed for each in left]), attempts=5)
+            await self._reading.do(partial(ledger.release, rows=[each for each, _, _ in left]), attempts=5)
             self._open -= len(left)
 
     async def _offer(self, offers: Sequence[Offer]) -> None:
         """Hand each mail to the lane of the relay that is to carry it."""
-        for message in {offer.note.claimed.message for offer in offers}:
+        for message in {claimed.message for claimed, _, _ in (offer.note for offer in offers)}:
             for relay in self._lanes:
                 await self._ask_gates(message, relay)
         lots: dict[str, list[Offer]] = {}
@@ -215,7 +210,7 @@ class Sender:
     def _relay_for(self, offer: Offer) -> str | None:
         """The first relay on the mail's route that is not away, has a place and is let through by the gates; else the
         mail goes back, with the reason."""
-        to: Claimed = offer.note.claimed
+        to: Claimed = offer.note[0]
         domain = self.composer.message(to.message).from_domain
         reason, pause = "no relay serves it; see `serves` in hub.yaml", AGAIN_SECONDS
         for name in self.traffic.routes(to.purpose, domain, to.country, to.id):
@@ -293,7 +288,7 @@ class Sender:
             )
             for each in ours:
                 if (known := people.get(each.contact_id)) is not None:
-                    found.append(Addressed(each, message, Recipient(each.id, each.email, *known)))
+                    found.append((each, message, Recipient(each.id, each.email, *known)))
                 else:
                     self._reject(each, "its contact is gone")
         return found
@@ -308,7 +303,7 @@ class Sender:
             except UNCOMPOSABLE as error:
                 self._reject(claimed, why_not(error))
             else:
-                known = Known(claimed, subject, to.email.rpartition("@")[2].lower())
+                known: Known = (claimed, subject, to.email.rpartition("@")[2].lower())
                 found.append(Offer(claimed.id, return_path, to.email, content, plain, known))
         if self.signer is not None and found:
             signed = await self.signer.sign_all([offer.content for offer in found])
