@@ -258,16 +258,24 @@ def canonical_fields(head: bytes) -> dict[bytes, list[bytes]]:
     """name -> the canonical fields of that name from the top down, each without its CRLF (RFC 6376, section 3.4.2).
     Only names of COVERED."""
     found: dict[bytes, list[bytes]] = {}
-    lines = head.replace(b"\r\n ", b" ").replace(b"\r\n\t", b" ").split(b"\r\n")
-    # bytes.split() also takes vertical tabs and form feeds for spaces, which DKIM does not.
-    plain = b"\x0b" not in head and b"\x0c" not in head
-    for line in lines:
-        name, colon, value = line.partition(b":")
-        name = name.rstrip(b" \t").lower()
-        if colon and name in _COVERED:
-            value = b" ".join(value.split()) if plain else re.sub(rb"[ \t]+", b" ", value).strip(b" ")
-            found.setdefault(name, []).append(name + b":" + value)
+    for line in head.replace(b"\r\n ", b" ").replace(b"\r\n\t", b" ").split(b"\r\n"):
+        name, canonical = _canonical(line)
+        if name in _COVERED:
+            found.setdefault(name, []).append(canonical)
     return found
+
+
+@lru_cache(1024)
+def _canonical(line: bytes) -> tuple[bytes, bytes]:
+    """(its name, the field as it is signed) of an unfolded line; most are the same in all mails of a message."""
+    name, colon, value = line.partition(b":")
+    name = name.rstrip(b" \t").lower()
+    if not colon:
+        return b"", b""
+    # bytes.split() also takes vertical tabs and form feeds for spaces, which DKIM does not.
+    if b"\x0b" in value or b"\x0c" in value:
+        return name, name + b":" + re.sub(rb"[ \t]+", b" ", value).strip(b" ")
+    return name, name + b":" + b" ".join(value.split())
 
 
 def body_hash(message: bytes, start: int) -> bytes:
