@@ -165,7 +165,8 @@ class Lane:
         return False
 
     def begun(self, offer: Offer) -> None:
-        self.journal.offered(offer.id, offer.note[0].claim, self.name)
+        claimed, subject, _ = offer.note
+        self.journal.offered(claimed.id, claimed.claim, self.name, subject)
 
     def answered(self, offer: Offer, reply: Reply) -> None:
         claimed, subject, domain = offer.note
