@@ -269,15 +269,14 @@ class Message:
         variant = self._only if track and self._only is not None else self._chosen(to.contact, track)
         tokens = self.composer.signer.tokens(to.delivery_id)
         opened, click, unsubscribe, message, bounce = tokens
-        values: dict[str, Any] = {
-            **self._constants,
-            "contact": {**self._blank, **to.contact},
-            "deals": to.deals,
-            "unsubscribe_url": f"{self._base_url}/u/{unsubscribe.decode()}",
-            "click": click.decode(),
-        }
-        if variant.opens:
-            values["open_url"] = f"{self._base_url}/o/{opened.decode()}"
+        values: dict[str, Any] = {"contact": {**self._blank, **to.contact}}
+        if variant.asks_for_more:
+            values |= self._constants
+            values["deals"] = to.deals
+            values["unsubscribe_url"] = f"{self._base_url}/u/{unsubscribe.decode()}"
+            values["click"] = click.decode()
+            if variant.opens:
+                values["open_url"] = f"{self._base_url}/o/{opened.decode()}"
         subject = variant.subject(values)
         preheader = ""
         if variant.has_preheader:

@@ -266,6 +266,21 @@ def joined(items: Iterable[Item]) -> Program:
     return tuple(found)
 
 
+def asks_for_more(program: Program) -> bool:
+    """Whether it needs more of the values than `contact` and `preheader`, which hardly any does."""
+
+    def asks(made: Expression) -> bool:
+        return "values" in made.source.replace("values['preheader']", "")
+
+    for item in program:
+        if isinstance(item, Branch):
+            if asks(item.test) or asks_for_more(item.then) or asks_for_more(item.otherwise):
+                return True
+        elif isinstance(item, Text) or (isinstance(item, Value) and asks(item.value)):
+            return True
+    return False
+
+
 # --- Python made of programs ---------------------------------------------------------------------------------
 
 

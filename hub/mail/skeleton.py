@@ -132,10 +132,10 @@ class _Pieces:
 
     def __init__(self) -> None:
         self._names: dict[str, Any] = {
-            "html": _HTML, "text": _TEXT, "rare": _rare, "qp": quoted_printable, "join": b"".join,
+            "kept": _KEPT, "rare": _rare, "qp": quoted_printable, "join": b"".join,
         }  # fmt: skip
         self._found: list[bytes | str] = []
-        self._encoded: dict[tuple[str, bool], str] = {}
+        self._encoded: dict[str, str] = {}
         self._lines = [f"{', '.join(GIVEN)} = given"]
 
     def fixed(self, piece: bytes) -> None:
@@ -166,15 +166,14 @@ class _Pieces:
             made = called(item.text)
             return made._replace(source=f"qp({made.source})")
         assert isinstance(item, Value)
-        source, key = item.value.source, (item.value.source, item.html)
-        if key not in self._encoded:
-            name = self._encoded[key] = f"v{len(self._encoded)}"
-            piece = "html" if item.html else "text"
+        source = item.value.source
+        if source not in self._encoded:
+            name = self._encoded[source] = f"v{len(self._encoded)}"
             self._lines += [
                 f"{name} = {source}",
-                f"{name} = {piece}[{name}] if {name}.__class__ is str else rare({name}, {item.html})",
+                f"t{name}, h{name} = kept[{name}] if {name}.__class__ is str else rare({name})",
             ]
-        return Expression(self._encoded[key], item.value.names)
+        return Expression(("h" if item.html else "t") + self._encoded[source], item.value.names)
 
     def function(self) -> Filled:
         sources = []
@@ -188,17 +187,14 @@ class _Pieces:
         return function([*self._lines, f"return join(({', '.join(sources)},))"], self._names, "given")
 
 
-class _Kept(dict[str, bytes]):
-    """Texts as bodies hold them, kept: people share names, companies and cities.
+class _Kept(dict[str, tuple[bytes, bytes]]):
+    """Values as a text body and as an HTML body hold them, kept: people share names, companies and cities.
 
     For strings only: numbers and times may be equal and yet printed differently (0.0 and -0.0, 1.0 and 1.00).
     """
 
-    def __init__(self, *, html: bool) -> None:
-        self._html = html
-
-    def __missing__(self, value: str) -> bytes:
-        made = quoted_printable(printed(value, html=self._html))
+    def __missing__(self, value: str) -> tuple[bytes, bytes]:
+        made = _both(value)
         if len(value) <= _LONGEST_KEPT:
             if len(self) >= _MOST_KEPT:
                 self.clear()
@@ -206,13 +202,17 @@ class _Kept(dict[str, bytes]):
         return made
 
 
-_HTML, _TEXT = _Kept(html=True), _Kept(html=False)
+_KEPT = _Kept()
 
 
-def _rare(value: object, html: bool) -> bytes:
+def _both(value: object) -> tuple[bytes, bytes]:
+    text, html = printed(value, html=False), printed(value, html=True)
+    made = quoted_printable(text)
+    return made, made if html == text else quoted_printable(html)
+
+
+def _rare(value: object) -> tuple[bytes, bytes]:
     """A value that is no text. Numbers are kept by what they print; most are met again."""
     if value is None:
-        return b""
-    if value.__class__ in _NUMBERS:
-        return (_HTML if html else _TEXT)[str(value)]
-    return quoted_printable(printed(value, html=html))
+        return b"", b""
+    return _KEPT[str(value)] if value.__class__ in _NUMBERS else _both(value)

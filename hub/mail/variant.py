@@ -9,7 +9,7 @@ from hub.mail import footer, program, template
 from hub.mail.encoding import one_line, printed, quoted_printable
 from hub.mail.links import Links
 from hub.mail.parts import Frame
-from hub.mail.program import NotCompilable, Values
+from hub.mail.program import NotCompilable, Program, Values, asks_for_more
 from hub.mail.skeleton import Given, Part, Skeleton, bearable
 
 
@@ -36,7 +36,7 @@ class Wording:
 
 class Variant:
     """A compiled wording: `subject` and `preheader` are functions, `mail` is the skeleton of the whole mail, whose bodies
-    stand in `frame` behind `header`."""
+    stand in `frame` behind `header`. `asks_for_more`: they take more values than `contact` and `preheader`."""
 
     def __init__(
         self,
@@ -52,6 +52,7 @@ class Variant:
         self.links, self.opens = links, opens
         self.has_preheader = bool(wording.preheader)
         self._fields, self._constants = contact_fields, constants
+        self.asks_for_more = False
         self.subject = self._line(wording.subject)
         self.preheader = self._line(wording.preheader)
         text = self._part(_ended(wording.text), html=False)
@@ -61,10 +62,17 @@ class Variant:
     def _line(self, source: str) -> Callable[[Values], str]:
         """A header's template as a function."""
         try:
-            return program.as_text(program.compiled(source, template.TEXT, self._fields), one_line)
+            return program.as_text(
+                self._noted(program.compiled(source, template.TEXT, self._fields)), one_line
+            )
         except NotCompilable:
+            self.asks_for_more = True
             render = template.compiled(source, html=False)
             return lambda values: one_line(render(dict(values)))
+
+    def _noted(self, made: Program) -> Program:
+        self.asks_for_more = self.asks_for_more or asks_for_more(made)
+        return made
 
     def _part(self, source: str, *, html: bool) -> Part:
         """A body: as a program, or made by Jinja for each recipient where its template has none."""
@@ -76,8 +84,11 @@ class Variant:
             constants | self.links.own(html=html),
         )
         try:
-            return bearable(self.links.compiled(source, environment, self._fields, special, html=html))
+            return self._noted(
+                bearable(self.links.compiled(source, environment, self._fields, special, html=html))
+            )
         except NotCompilable:
+            self.asks_for_more = True
             render = template.compiled(source, html=html)
             return lambda values: quoted_printable(
                 self.links.rendered(render(dict(values)), values, html=html)

@@ -6,7 +6,20 @@ from hub.clock import ManualClock
 from hub.store import ledger
 from hub.store.database import Database
 
-ODD = ["plain", "", "a,b", '"quoted"', "back\\slash", '\\"', "{}", "NULL", "line\nbreak", "Grüße 🎈", " ", "end\\"]
+ODD = [
+    "plain",
+    "",
+    "a,b",
+    '"quoted"',
+    "back\\slash",
+    '\\"',
+    "{}",
+    "NULL",
+    "line\nbreak",
+    "Grüße 🎈",
+    " ",
+    "end\\",
+]
 
 
 async def test_subjects_and_answers_of_a_whole_group_are_kept_to_the_letter(
