@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from hub.errors import SignatureError
-from hub.sdk.connector import WebhookEvent, WebhookRequest
+from hub.sdk.connector import Unreadable, WebhookEvent, WebhookRequest, each_event
 from hub.sdk.signatures import check_base64_hmac, check_fresh
 
 _DECODED = {
@@ -42,15 +42,15 @@ def verify(request: WebhookRequest, secrets: Sequence[str]) -> None:
     check_base64_hmac(given, secrets, (request.method.encode(), url.encode(), request.body, stamp.encode()))
 
 
-def events(request: WebhookRequest) -> list[WebhookEvent]:
+def events(request: WebhookRequest) -> list[WebhookEvent | Unreadable]:
     """The events of a call. Raises ValueError for a body that is no array of events."""
     try:
         found = msgspec.json.decode(request.body)
-    except msgspec.DecodeError as error:
-        raise ValueError(f"the body is no JSON: {error}") from None
-    if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise ValueError(f"the body is no JSON: {type(error).__name__}") from None
+    if not isinstance(found, list):
         raise ValueError("the body is no array of events")
-    return [_event(each) for each in found]
+    return each_event(found, _event)
 
 
 def _event(each: dict[str, Any]) -> WebhookEvent:
