@@ -409,7 +409,7 @@ class SignsWhatItParsed(ByHand):
 @found_by("webhook.events")
 class FallsOverNonsense(AcmeCrm):
     def events(self, request: WebhookRequest) -> list[WebhookEvent | Unreadable]:
-        if not json.loads(request.body)["events"]:
+        if request.body == b"null" and not json.loads(request.body)["events"]:
             return []
         return super().events(request)
 
@@ -424,9 +424,10 @@ class LosesAllForOne(AcmeCrm):
 @found_by("webhook.hostile")
 class DiesOfOne(AcmeCrm):
     def events(self, request: WebhookRequest) -> list[WebhookEvent | Unreadable]:
-        for event in json.loads(request.body).get("events", ()):
+        found = super().events(request)
+        for event in json.loads(request.body)["events"]:
             event["at"].upper()
-        return super().events(request)
+        return found
 
 
 class Keys(AcmeCrm):

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 
 import httpx
+import pytest
 
 from contracts.hubspot.webhooks import sign_v3
 from hub.clock import ManualClock
@@ -97,7 +98,10 @@ def packed(dice: random.Random, body: bytes) -> tuple[bytes, str]:
             return body, ""
 
 
-async def test_ten_thousand_hostile_posts(rig: Rig, clock: ManualClock) -> None:
+async def test_ten_thousand_hostile_posts(
+    rig: Rig, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hub.web.intake.PATIENCE_SECONDS", 60.0)  # a busy machine is not what is tested here
     dice, turns = random.Random(5), asyncio.Semaphore(AT_ONCE)
     answers: Counter[tuple[str, int]] = Counter()
     stored = repeated = set_aside = 0
@@ -116,10 +120,7 @@ async def test_ten_thousand_hostile_posts(rig: Rig, clock: ManualClock) -> None:
             }  # fmt: skip
             headers = {name: value for name, value in headers.items() if value and kind != "bare"}
             async with turns:
-                while (
-                    answer := await web.post("/webhooks/crm", content=wire, headers=headers)
-                ).status_code == 503:
-                    await asyncio.sleep(0.1)  # a busy machine: the vendor calls again
+                answer = await web.post("/webhooks/crm", content=wire, headers=headers)
             answers[kind, answer.status_code] += 1
             if answer.status_code == 200:
                 told = answer.json()
