@@ -53,6 +53,15 @@ def as_unread(post: Post, reason: str) -> Post:
 
 
 @dataclass(frozen=True)
+class Stored:
+    """How many events of a call were new, how many were there already, and whether the call was kept whole."""
+
+    new: int
+    repeated: int
+    whole: bool
+
+
+@dataclass(frozen=True)
 class Entry:
     """What waits to be worked: an event, or a call to be read again (`action` is `unread`)."""
 
@@ -67,8 +76,8 @@ class Entry:
     received_at: datetime
 
 
-async def store(conn: AsyncConnection[Any], post: Post) -> int:
-    """Keep a call in the caller's transaction. Returns how many of its events were new; a repeated one changes nothing.
+async def store(conn: AsyncConnection[Any], post: Post) -> Stored:
+    """Keep a call in the caller's transaction. A repeated event changes nothing.
 
     An event that PostgreSQL cannot hold (text with NUL) counts as not understood.
     """
@@ -87,7 +96,7 @@ async def store(conn: AsyncConnection[Any], post: Post) -> int:
     if unread:
         await _keep_whole(conn, post, unread)
     if not rows:
-        return 0
+        return Stored(0, 0, bool(unread))
     # json and not jsonb: it is read once, column by column, in half of the time.
     cursor = await conn.execute(
         """
@@ -99,7 +108,7 @@ async def store(conn: AsyncConnection[Any], post: Post) -> int:
         """,
         [post.connection, post.received_at, encoded.decode()],
     )
-    return cursor.rowcount
+    return Stored(cursor.rowcount, len(rows) - cursor.rowcount, bool(unread))
 
 
 async def _keep_whole(conn: AsyncConnection[Any], post: Post, reason: str) -> None:

@@ -33,7 +33,7 @@ class Busy(Exception):
 @dataclass
 class _Waiting:
     post: inbox.Post
-    stored: asyncio.Future[int | None]  # how many of its events were new; None: it could not be stored
+    stored: asyncio.Future[inbox.Stored | None]  # None: it could not be stored
 
 
 class Intake:
@@ -45,8 +45,8 @@ class Intake:
         self._bytes = 0
         self._working: asyncio.Task[None] | None = None
 
-    async def store(self, post: inbox.Post) -> int:
-        """Returns once the call is committed, with how many of its events were new. Raises `Busy`."""
+    async def store(self, post: inbox.Post) -> inbox.Stored:
+        """Returns once the call is committed. Raises `Busy`."""
         if self._bytes + len(post.body) > MAX_WAITING_BYTES:
             raise Busy
         waiting = _Waiting(post, asyncio.get_running_loop().create_future())
@@ -55,15 +55,15 @@ class Intake:
         if self._working is None:
             self._working = asyncio.create_task(self._work())
         try:
-            new = await asyncio.wait_for(asyncio.shield(waiting.stored), PATIENCE_SECONDS)
+            stored = await asyncio.wait_for(asyncio.shield(waiting.stored), PATIENCE_SECONDS)
         except TimeoutError:
             # It may be committed yet. Then the vendor's next call repeats events, which changes nothing.
             raise Busy from None
         finally:
             self._bytes -= len(post.body)
-        if new is None:
+        if stored is None:
             raise Busy
-        return new
+        return stored
 
     async def _work(self) -> None:
         try:
@@ -78,18 +78,18 @@ class Intake:
         """Commit a group and tell each of its calls. Returns the connections that have new events."""
         posts = [waiting.post for waiting in group]
         try:
-            stored: list[int | None] = list(await self.db.repeated(lambda conn: _store(conn, posts)))
+            stored: list[inbox.Stored | None] = list(await self.db.repeated(lambda conn: _store(conn, posts)))
         except DataError:  # one call holds what PostgreSQL cannot; the others must not wait for it
             stored = [await self._alone(post) for post in posts]
         except (HubError, OperationalError) as error:
             log.warning("webhooks could not be stored", calls=len(posts), reason=type(error).__name__)
             stored = [None] * len(posts)
-        for waiting, new in zip(group, stored, strict=True):
+        for waiting, one in zip(group, stored, strict=True):
             if not waiting.stored.done():
-                waiting.stored.set_result(new)
-        return {post.connection for post, new in zip(posts, stored, strict=True) if new}
+                waiting.stored.set_result(one)
+        return {post.connection for post, one in zip(posts, stored, strict=True) if one and one.new}
 
-    async def _alone(self, post: inbox.Post) -> int | None:
+    async def _alone(self, post: inbox.Post) -> inbox.Stored | None:
         for attempt in (post, inbox.as_unread(post, "it holds what the database cannot keep")):
             try:
                 return (await self.db.repeated(lambda conn, one=attempt: _store(conn, [one])))[0]  # type: ignore[misc]
@@ -102,5 +102,5 @@ class Intake:
         return None
 
 
-async def _store(conn: Connection, posts: Sequence[inbox.Post]) -> list[int]:
+async def _store(conn: Connection, posts: Sequence[inbox.Post]) -> list[inbox.Stored]:
     return [await inbox.store(conn, post) for post in posts]

@@ -66,14 +66,14 @@ async def receive(request: Request) -> Response:
     post = inbox.Post(connection, events, runtime.clock.now(), body, headers, unread)
     intake: Intake = request.app.state.intake
     try:
-        new = await intake.store(post)
+        stored = await intake.store(post)
     except Busy:
         return _refusal(503, "not stored in time; call again", {"Retry-After": str(RETRY_AFTER_SECONDS)})
     answer = connector.acknowledgement(incoming)
     if answer is not None:
         return _answered(answer)
-    told = {"stored": new, "repeated": len(events) - new, **({"set_aside": 1} if unread else {})}
-    return JSONResponse(told)
+    told = {"stored": stored.new, "repeated": stored.repeated}
+    return JSONResponse({**told, "kept_whole": True} if stored.whole else told)
 
 
 def _understood(connector: Connector[Any], incoming: WebhookRequest) -> tuple[Sequence[WebhookEvent], str]:
