@@ -148,9 +148,11 @@ async def done(conn: AsyncConnection[Any], ids: Sequence[int]) -> None:
 
 
 async def failed(conn: AsyncConnection[Any], ids: Sequence[int], reason: str, *, final: bool = False) -> None:
-    """Count an attempt; after `MAX_ATTEMPTS`, or when `final`, the event is set aside with its reason."""
+    """Count an attempt; the next one comes after a minute, then two, four ... After `MAX_ATTEMPTS`, or when `final`, the
+    event is set aside with its reason."""
     await conn.execute(
         """UPDATE inbox SET attempts = attempts + 1, reason = %s,
+               due_at = clock_timestamp() + interval '1 minute' * 2 ^ attempts,
                state = CASE WHEN %s OR attempts + 1 >= %s THEN 'set_aside' ELSE 'new' END
            WHERE id = ANY(%s)""",
         [reason, final, MAX_ATTEMPTS, list(ids)],

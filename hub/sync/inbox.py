@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 from hub.clock import Clock
-from hub.errors import Retry, VendorError
+from hub.errors import Drop, Retry, VendorError
 from hub.mapping import Mapping
 from hub.sdk.connector import Connector, WebhookRequest
 from hub.store import inbox
@@ -72,7 +72,7 @@ class _Work:
             self.worked.failed += len(entries)
         except VendorError as error:
             if len(ids) == 1:
-                await self.failed(entries, str(error))
+                await self.failed(entries, str(error), final=isinstance(error, Drop))
                 return
             middle = ids[len(ids) // 2]
             await self.refresh(object, [entry for entry in entries if entry.external_id < middle])

@@ -261,9 +261,14 @@ async def test_a_record_that_the_vendor_refuses_to_read_keeps_no_other_from_bein
 
     monkeypatch.setattr(connector, "read", refuses)
     await deliver(web, clock, *(event(id, number=n) for n, id in enumerate(ids)))
-    for _ in range(inbox.MAX_ATTEMPTS):
-        await rig.run("inbox")
+    await rig.run("inbox")
     assert await rig.value("SELECT count(*) FROM contact") == 19
+    for attempt in range(1, inbox.MAX_ATTEMPTS):
+        assert await rig.rows(
+            "SELECT attempts, extract(epoch FROM due_at - clock_timestamp()) > 30 FROM inbox WHERE state = 'new'"
+        ) == [(attempt, True)]
+        await rig.rows("UPDATE inbox SET due_at = '-infinity' RETURNING 1")
+        await rig.run("inbox")
     assert await rig.rows("SELECT external_id, state, reason FROM inbox WHERE state <> 'done'") == [
         (ids[7], "set_aside", "LOCKED: that record is locked")
     ]
