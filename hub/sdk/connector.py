@@ -124,21 +124,22 @@ class Unreadable(msgspec.Struct, frozen=True):
 
 def each_event(items: Iterable[Any], read: Callable[[Any], WebhookEvent]) -> list[WebhookEvent | Unreadable]:
     """`read` on every item of a call; where it stumbles over one, that one alone is `Unreadable`."""
-    return [_read_one(item, read) for item in items]
-
-
-def _read_one(item: Any, read: Callable[[Any], WebhookEvent]) -> WebhookEvent | Unreadable:
-    try:
-        event = read(item)
-    # What a value of a wrong kind makes of reading it; `datetime.fromtimestamp` alone raises three of these.
-    except (AttributeError, LookupError, TypeError, ValueError, OverflowError, OSError) as error:
-        return Unreadable(f"an event is not as it should be: {type(error).__name__}")
-    return event if is_whole(event) else Unreadable("an event lacks its key, object or id")
+    found: list[WebhookEvent | Unreadable] = []
+    for item in items:
+        try:
+            event = read(item)
+        # What a value of a wrong kind makes of reading it; `datetime.fromtimestamp` alone raises three of these.
+        except (AttributeError, LookupError, TypeError, ValueError, OverflowError, OSError) as error:
+            found.append(Unreadable(f"an event is not as it should be: {type(error).__name__}"))
+        else:
+            found.append(event if is_whole(event) else Unreadable("an event lacks its key, object or id"))
+    return found
 
 
 def is_whole(event: WebhookEvent) -> bool:
     """Whether it says which event it is, and of which record."""
-    return all(isinstance(part, str) and part for part in (event.key, event.object, event.id))
+    key, object, id = event.key, event.object, event.id
+    return bool(key and object and id) and type(key) is type(object) is type(id) is str
 
 
 @dataclass(frozen=True)

@@ -81,34 +81,31 @@ async def store(conn: AsyncConnection[Any], post: Post) -> Stored:
 
     An event that PostgreSQL cannot hold (text with NUL) counts as not understood.
     """
-    rows = [
-        {
-            "event_key": _key(e.key), "object": e.object, "external_id": e.id, "action": e.action,
-            "merged_ids": e.merged_ids, "payload": e.payload, "occurred_at": e.occurred_at,
-        }
-        for e in post.events
-    ]  # fmt: skip
-    unread, encoded = post.unread, msgspec.json.encode(rows)
+    events, unread = [_with_short_key(event) for event in post.events], post.unread
+    encoded = msgspec.json.encode(events)
     if b"\\u0000" in encoded:
-        kept = [row for row in rows if b"\\u0000" not in msgspec.json.encode(row)]
-        unread = unread or f"{len(rows) - len(kept)} of {len(rows)} events hold a NUL"
-        rows, encoded = kept, msgspec.json.encode(kept)
+        whole, events = (
+            len(events),
+            [event for event in events if b"\\u0000" not in msgspec.json.encode(event)],
+        )
+        unread = unread or f"{whole - len(events)} of {whole} events hold a NUL"
+        encoded = msgspec.json.encode(events)
     if unread:
         await _keep_whole(conn, post, unread)
-    if not rows:
+    if not events:
         return Stored(0, 0, bool(unread))
     # json and not jsonb: it is read once, column by column, in half of the time.
     cursor = await conn.execute(
         """
         INSERT INTO inbox (connection, event_key, object, external_id, action, merged_ids, payload, occurred_at, received_at)
-        SELECT %s, event_key, object, external_id, action, merged_ids, payload, occurred_at, %s
-        FROM json_to_recordset(%s::json) AS r (event_key text, object text, external_id text, action text,
-             merged_ids text[], payload jsonb, occurred_at timestamptz)
+        SELECT %s, key, object, id, action, merged_ids, payload, occurred_at, %s
+        FROM json_to_recordset(%s::json) AS event (key text, object text, id text, action text, merged_ids text[],
+             payload jsonb, occurred_at timestamptz)
         ON CONFLICT (connection, event_key) DO NOTHING
         """,
         [post.connection, post.received_at, encoded.decode()],
     )
-    return Stored(cursor.rowcount, len(rows) - cursor.rowcount, bool(unread))
+    return Stored(cursor.rowcount, len(events) - cursor.rowcount, bool(unread))
 
 
 async def _keep_whole(conn: AsyncConnection[Any], post: Post, reason: str) -> None:
@@ -123,9 +120,11 @@ async def _keep_whole(conn: AsyncConnection[Any], post: Post, reason: str) -> No
     )  # fmt: skip
 
 
-def _key(key: str) -> str:
-    octets = key.encode("utf-8", "surrogatepass")
-    return key if len(octets) <= LONGEST_KEY else f"sha256:{hashlib.sha256(octets).hexdigest()}"
+def _with_short_key(event: WebhookEvent) -> WebhookEvent:
+    octets = event.key.encode("utf-8", "surrogatepass")
+    if len(octets) <= LONGEST_KEY:
+        return event
+    return msgspec.structs.replace(event, key=f"sha256:{hashlib.sha256(octets).hexdigest()}")
 
 
 async def waiting(conn: AsyncConnection[Any], connection: str, limit: int) -> list[Entry]:
