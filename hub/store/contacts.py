@@ -139,7 +139,7 @@ async def _copy_in(
 
 
 _INCOMING = f"""COPY incoming_contact (contact_id, known, content_hash, external_id, state, vendor_changed_at, merged_ids,
-                {', '.join(COLUMNS)}, custom, fill, untold) FROM STDIN {copying.FORMAT}""".encode()
+                {", ".join(COLUMNS)}, custom, fill, untold) FROM STDIN {copying.FORMAT}""".encode()
 _TEXTS = COLUMNS[:-1]
 """All columns are texts but the last one, `created_at`."""
 

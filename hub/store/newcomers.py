@@ -17,7 +17,9 @@ _COLUMNS = ", ".join(CONTACT_FIELDS)
 _CONTACT = f"COPY contact (id, {_COLUMNS}, fields, changed_at) FROM STDIN {copying.FORMAT}".encode()
 _IDENTITY = f"""COPY contact_identity (contact_id, external_id, content_hash, vendor_changed_at, connection, object, seen_at)
                 FROM STDIN {copying.FORMAT}""".encode()
-_LINEAGE = f"COPY contact_change (contact_id, connection, run_id, at, kind) FROM STDIN {copying.FORMAT}".encode()
+_LINEAGE = (
+    f"COPY contact_change (contact_id, connection, run_id, at, kind) FROM STDIN {copying.FORMAT}".encode()
+)
 
 
 async def insert(conn: AsyncConnection[Any], rows: Sequence[ContactRow], values: Mapping[str, Any]) -> None:
@@ -42,4 +44,6 @@ async def insert(conn: AsyncConnection[Any], rows: Sequence[ContactRow], values:
 def _identity(id: str, row: ContactRow) -> str:
     at = row.vendor_changed_at
     told = copying.line((row.external_id,))
-    return f"{id}\t{told}\t\\\\x{row.content_hash.hex()}\t{copying.NOTHING if at is None else at.isoformat()}\t"
+    return (
+        f"{id}\t{told}\t\\\\x{row.content_hash.hex()}\t{copying.NOTHING if at is None else at.isoformat()}\t"
+    )
