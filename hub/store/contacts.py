@@ -7,6 +7,8 @@ hints at a person whom another system has already named.
 
 from __future__ import annotations
 
+import hashlib
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -41,10 +43,37 @@ class ContactRow(msgspec.Struct, frozen=True):
     vendor_changed_at: datetime | None = None
     merged_ids: tuple[str, ...] = ()
     untold: tuple[str, ...] = ()
+    text: str = ""  # see `text`; made where it is needed
 
     def line(self) -> str:
         """Columns and further fields as a new contact's, for a COPY."""
-        return copying.line((*_columns(self.columns), _json({**self.fill, **self.custom})))
+        return self.text or text(self.columns, self.custom, self.fill)
+
+
+def text(columns: Mapping[str, Any], custom: Mapping[str, Any], fill: Mapping[str, Any]) -> str:
+    """What a record says, as a new contact's columns and further fields in COPY's format."""
+    if fill:
+        custom = {**fill, **custom}
+    values = _columns(columns)
+    values.append(_json(custom))
+    return copying.line(values)
+
+
+class Digest:
+    """Content hashes under one mapping: `of` gives 16 bytes over what a record says."""
+
+    def __init__(self, mapping: object) -> None:
+        self._start = hashlib.blake2b(msgspec.msgpack.encode(mapping), digest_size=16)
+
+    def of(
+        self, text: str, custom: Mapping[str, Any], fill: Mapping[str, Any], merged_ids: Sequence[str]
+    ) -> bytes:
+        """`text` is the record's; what it does not tell apart comes beside it."""
+        found = self._start.copy()
+        found.update(text.encode())
+        if fill or merged_ids:
+            found.update(msgspec.msgpack.encode((custom, fill, merged_ids)))
+        return found.digest()
 
 
 @dataclass(frozen=True)
@@ -140,8 +169,6 @@ async def _copy_in(
 
 _INCOMING = f"""COPY incoming_contact (contact_id, known, content_hash, external_id, state, vendor_changed_at, merged_ids,
                 {", ".join(COLUMNS)}, custom, fill, untold) FROM STDIN {copying.FORMAT}""".encode()
-_TEXTS = COLUMNS[:-1]
-"""All columns are texts but the last one, `created_at`."""
 
 
 def _incoming(row: ContactRow, contact_id: int | None) -> str:
@@ -154,12 +181,15 @@ def _incoming(row: ContactRow, contact_id: int | None) -> str:
     return f"{head}\t\\\\x{row.content_hash.hex()}\t{values}"
 
 
+_ALL = operator.itemgetter(*COLUMNS)
+_UNTOLD = dict.fromkeys(COLUMNS)
+
+
 def _columns(columns: Mapping[str, Any]) -> list[str]:
-    get = columns.get
-    found = [NOTHING if (value := get(name)) is None else value for name in _TEXTS]
-    created_at = get("created_at")
-    found.append(NOTHING if created_at is None else created_at.isoformat())
-    return found
+    found = list(_ALL(columns if len(columns) == len(COLUMNS) else {**_UNTOLD, **columns}))
+    if found[-1] is not None:
+        found[-1] = found[-1].isoformat()
+    return [NOTHING if value is None else value for value in found] if None in found else found
 
 
 def _json(values: Mapping[str, Any]) -> str:

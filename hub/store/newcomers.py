@@ -42,8 +42,9 @@ async def insert(conn: AsyncConnection[Any], rows: Sequence[ContactRow], values:
 
 
 def _identity(id: str, row: ContactRow) -> str:
-    at = row.vendor_changed_at
-    told = copying.line((row.external_id,))
+    at, told = row.vendor_changed_at, row.external_id
+    if not told.isalnum():
+        told = copying.line((told,))
     return (
         f"{id}\t{told}\t\\\\x{row.content_hash.hex()}\t{copying.NOTHING if at is None else at.isoformat()}\t"
     )

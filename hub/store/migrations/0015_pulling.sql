@@ -27,3 +27,26 @@ END $$;
 CREATE TRIGGER contacts_deleted AFTER DELETE ON contact REFERENCING OLD TABLE AS gone
     FOR EACH STATEMENT EXECUTE FUNCTION contacts_go();
 CREATE TRIGGER contacts_truncated AFTER TRUNCATE ON contact FOR EACH STATEMENT EXECUTE FUNCTION contacts_go();
+
+-- A statement touches all its contacts by one row of the queue. Who reads it asks `touched`.
+ALTER TABLE list_touch
+    ALTER COLUMN contact_id DROP NOT NULL,
+    ADD COLUMN contacts bigint[] CHECK (num_nonnulls(contact_id, contacts) = 1);
+CREATE VIEW touched AS
+    SELECT c AS contact_id, t.what
+    FROM list_touch t CROSS JOIN LATERAL unnest(coalesce(t.contacts, ARRAY[t.contact_id])) AS c;
+
+CREATE OR REPLACE FUNCTION touch_contacts() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO list_touch (contacts, what) SELECT array_agg(id), 'contact' FROM changed HAVING count(*) > 0;
+    IF TG_OP = 'UPDATE' AND EXISTS (SELECT FROM changed WHERE merged_into IS NOT NULL) THEN
+        INSERT INTO list_touch SELECT merged_into, 'contact' FROM changed WHERE merged_into IS NOT NULL;
+        UPDATE list_import i SET contact_id = n.merged_into FROM changed n WHERE i.contact_id = n.id AND n.merged_into IS NOT NULL;
+    END IF;
+    RETURN NULL;
+END $$;
+CREATE OR REPLACE FUNCTION touch_identities() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO list_touch (contacts, what) SELECT array_agg(contact_id), 'identity' FROM changed HAVING count(*) > 0;
+    RETURN NULL;
+END $$;
