@@ -27,7 +27,7 @@ ARCHIVED_EVERY = timedelta(hours=1)
 MODIFIED = {"contacts": "lastmodifieddate", "deals": "hs_lastmodifieddate"}
 
 
-class _Object(msgspec.Struct):
+class _Object(msgspec.Struct, gc=False):
     id: str
     properties: dict[str, str | None] = {}
     updatedAt: datetime | None = None

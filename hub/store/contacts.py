@@ -26,7 +26,7 @@ from hub.store.copying import NOTHING
 COLUMNS = tuple(CONTACT_FIELDS)
 
 
-class ContactRow(msgspec.Struct, frozen=True):
+class ContactRow(msgspec.Struct, frozen=True, gc=False):
     """One mapped contact of one connection.
 
     `columns` holds hub fields with a typed column (None where the vendor has no value), `custom` the others;
@@ -172,10 +172,9 @@ _INCOMING = f"""COPY incoming_contact (contact_id, known, content_hash, external
 
 
 def _incoming(row: ContactRow, contact_id: int | None) -> str:
-    at = row.vendor_changed_at
     head = f"{NOTHING}\tf" if contact_id is None else f"{contact_id}\tt"
     values = copying.line(
-        (row.external_id, row.state, NOTHING if at is None else at.isoformat(), copying.array(row.merged_ids),
+        (row.external_id, row.state, copying.instant(row.vendor_changed_at), copying.array(row.merged_ids),
          *_columns(row.columns), _json(row.custom), _json(row.fill), copying.array(row.untold))
     )  # fmt: skip
     return f"{head}\t\\\\x{row.content_hash.hex()}\t{values}"
@@ -187,8 +186,7 @@ _UNTOLD = dict.fromkeys(COLUMNS)
 
 def _columns(columns: Mapping[str, Any]) -> list[str]:
     found = list(_ALL(columns if len(columns) == len(COLUMNS) else {**_UNTOLD, **columns}))
-    if found[-1] is not None:
-        found[-1] = found[-1].isoformat()
+    found[-1] = copying.instant(found[-1])
     return [NOTHING if value is None else value for value in found] if None in found else found
 
 

@@ -7,8 +7,10 @@ No value holds a NUL (no text of PostgreSQL may), so values are joined by it and
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from typing import Any
 
+import msgspec
 from psycopg import AsyncConnection
 
 NOTHING = "\x01"
@@ -30,6 +32,14 @@ async def into(conn: AsyncConnection[Any], statement: bytes, lines: Sequence[str
     if lines:
         async with conn.cursor() as cursor, cursor.copy(statement) as copy:
             await copy.write(("\n".join(lines) + "\n").encode())
+
+
+_encode = msgspec.json.Encoder().encode
+
+
+def instant(at: datetime | None) -> str:
+    """A point in time for a COPY; Python's own isoformat takes five times as long."""
+    return NOTHING if at is None else _encode(at)[1:-1].decode()
 
 
 def array(texts: Sequence[str]) -> str:

@@ -30,7 +30,7 @@ async def insert(conn: AsyncConnection[Any], rows: Sequence[ContactRow], values:
     found = await cursor.fetchone()
     assert found is not None
     ids = [str(id) for id in found[0]]
-    now, run_id = values["now"].isoformat(), values["run_id"]
+    now, run_id = copying.instant(values["now"]), values["run_id"]
     await copying.into(
         conn, _CONTACT, [f"{id}\t{row.line()}\t{now}" for id, row in zip(ids, rows, strict=True)]
     )
@@ -42,9 +42,7 @@ async def insert(conn: AsyncConnection[Any], rows: Sequence[ContactRow], values:
 
 
 def _identity(id: str, row: ContactRow) -> str:
-    at, told = row.vendor_changed_at, row.external_id
+    told = row.external_id
     if not told.isalnum():
         told = copying.line((told,))
-    return (
-        f"{id}\t{told}\t\\\\x{row.content_hash.hex()}\t{copying.NOTHING if at is None else at.isoformat()}\t"
-    )
+    return f"{id}\t{told}\t\\\\x{row.content_hash.hex()}\t{copying.instant(row.vendor_changed_at)}\t"

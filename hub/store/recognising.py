@@ -62,7 +62,7 @@ async def strangers(
     """New rows that nothing connects with anybody, and the others: whose address somebody has, who absorbed another record or
     were absorbed, who are gone already, who have a value for a hint of another kind, who tell of further addresses.
     """
-    absorbed = {old for row in batch for old in row.merged_ids}
+    absorbed = {old for row in batch if row.merged_ids for old in row.merged_ids}
     further = [hint.field for hint in match if hint != EMAIL]
     asked = EMAIL in match
     plain: list[ContactRow] = []
@@ -70,7 +70,7 @@ async def strangers(
     for row in new:
         apart = (
             row.state == "live" and not row.merged_ids and row.external_id not in absorbed and "other_emails" not in row.custom
-            and not any(row.columns.get(field) or row.custom.get(field) for field in further)
+            and not (further and any(row.columns.get(field) or row.custom.get(field) for field in further))
         )  # fmt: skip
         (plain if apart else others).append(row)
     held = await _held(conn, [row.columns.get("email") or "" for row in plain]) if asked and plain else set()

@@ -247,7 +247,7 @@ class _Store:
                 record.id, columns, custom, digest.of(text, custom, fill, merged_ids), fill,
                 "live" if state is live else state.value, changed_at, merged_ids, mapped.untold, text,
             )  # fmt: skip
-            said = []
+            said: Sequence[consent.Statement] = ()
             if mapped.consent and state is live and (email := columns.get("email")):
                 at = changed_at or now
                 said = [
@@ -297,7 +297,7 @@ class _Store:
         ]
 
     async def _keep_contacts(
-        self, conn: Any, mapped: Sequence[tuple[contacts.ContactRow, list[consent.Statement]]]
+        self, conn: Any, mapped: Sequence[tuple[contacts.ContactRow, Sequence[consent.Statement]]]
     ) -> runs.Counts:
         merged = await contacts.merge(
             conn,
@@ -309,7 +309,8 @@ class _Store:
             match=self.mapping.match,
             standing=self.mapping.standing,
         )
-        if await consent.record(conn, [statement for _, said in mapped for statement in said]):
+        statements = [statement for _, said in mapped for statement in said]
+        if statements and await consent.record(conn, statements):
             await addresses.carry_told(
                 conn, self.connection, [row.external_id for row, said in mapped if said]
             )

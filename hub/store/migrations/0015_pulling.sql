@@ -9,6 +9,9 @@ ALTER TABLE contact_change DROP CONSTRAINT contact_change_pkey;
 DROP INDEX contact_change_contact;
 ALTER TABLE contact_change ADD PRIMARY KEY (contact_id, id);
 
+-- An id is looked up for each record of each pull: what tells ids apart comes first.
+ALTER TABLE contact_identity DROP CONSTRAINT contact_identity_pkey, ADD PRIMARY KEY (external_id, connection, object);
+
 -- An identity and a line of lineage are made from the row of the contact, in its transaction: to look for it again, and to lock
 -- it, is a third of what a new contact costs. What goes with a contact goes by triggers.
 ALTER TABLE contact_identity DROP CONSTRAINT contact_identity_contact_id_fkey;
