@@ -1,4 +1,4 @@
--- depends: 0014_relay_learning
+-- depends: 0015_inbox
 -- A pulled contact costs what its rows cost: no index that nobody reads, and no look at a row that the same transaction wrote.
 
 -- Nobody asked by it, and every change of a contact entered all indexes because this one changed.
