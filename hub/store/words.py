@@ -29,7 +29,9 @@ WORDS = """
 """
 """The word that stands for each field of each of these people. Needs `people` and what `ranks` gives."""
 
-_TEXTS = ", ".join(f"('{name}', b.{name}, a.{name})" for name in (*CONTACT_FIELDS, "state") if name != "created_at")
+_TEXTS = ", ".join(
+    f"('{name}', b.{name}, a.{name})" for name in (*CONTACT_FIELDS, "state") if name != "created_at"
+)
 
 LINEAGE = f"""
         differences AS (

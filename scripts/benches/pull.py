@@ -2,12 +2,13 @@
 
 All contenders read the same pages of 100 contacts from one server on this machine, in turns, and the median of the rounds is
 shown. Ours is a worker's whole pull: connector and quota, mapping, identity, lineage and cursor; then the same again, where
-nothing has changed, and once more, where everybody has. The limit COPYs pages into a temporary table and INSERTs them from there
-... ON CONFLICT into one table of 11 typed columns and a JSONB, 10,000 rows a transaction, and does nothing else: no mapping, no
-identity, no lineage. A figure is about the CPU time of the contender's process with its children and of PostgreSQL's backends,
-from the moment it is set up: who lets the database work pays for that, too. The vendor's time is nobody's, nor is that of
-PostgreSQL's own processes; its autovacuum is off, as it would strike whoever runs then. The rows must be there afterwards or the bench fails. What is missing is installed into a cache folder
-(HUB_BENCH_CACHE, or ~/.cache/mailyard-bench).
+nothing has changed, and once more, where everybody has. The limit COPYs pages into a temporary table and INSERTs them from
+there ... ON CONFLICT into one table of 11 typed columns and a JSONB, 10,000 rows a transaction, and does nothing else: no
+mapping, no identity, no lineage. A figure is about the CPU time of the contender's process with its children and of
+PostgreSQL's backends, from the moment it is set up: who lets the database work pays for that, too. The vendor's time is
+nobody's, nor is that of PostgreSQL's own processes; autovacuum is off, as it would strike whoever runs then. The rows must be
+there afterwards or the bench fails. What is missing is installed into a cache folder (HUB_BENCH_CACHE, or
+~/.cache/mailyard-bench).
 """
 
 # ruff: noqa: S603  # programs that the bench itself names
@@ -182,8 +183,8 @@ class Bench:
         for number in range(1, rounds + 1):
             for each in contenders:
                 self.said.step(f"round {number} of {rounds}: {each.name}, {self.contacts:,} contacts")
-                with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/edition/{each.edition}", timeout=10):  # noqa: S310
-                    each.spent.append(each.run())
+                urllib.request.urlopen(f"http://127.0.0.1:{self.port}/edition/{each.edition}").close()
+                each.spent.append(each.run())
                 with psycopg.connect(self.url) as conn:
                     row = conn.execute(each.count.encode()).fetchone()
                 if row is None or row[0] != self.contacts:

@@ -3,7 +3,8 @@
     python -m scripts.benches.pulling.server CONTACTS
 
 Prints its port. It answers GET .../contacts by `after`, an empty search, an empty archive, and the properties; GET /edition/2
-makes it serve contacts that have changed since. It is a process of its own and does as little as it can, so that its time is nobody's.
+makes it serve contacts that have changed since. It is a process of its own and does as little as it can, so that its time is
+nobody's.
 """
 
 from __future__ import annotations
@@ -55,9 +56,7 @@ class Server:
         for edition, pages in self.editions.items():
             for first in range(1, self.contacts + 1, PAGE):
                 last = min(first + PAGE - 1, self.contacts)
-                body: dict[str, object] = {
-                    "results": [contact(n, edition) for n in range(first, last + 1)]
-                }
+                body: dict[str, object] = {"results": [contact(n, edition) for n in range(first, last + 1)]}
                 if last < self.contacts:
                     link = f"http://127.0.0.1:{port}/crm/v3/objects/contacts?limit={PAGE}&after={last + 1}"
                     body["paging"] = {"next": {"after": str(last + 1), "link": link}}
