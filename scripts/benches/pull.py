@@ -209,10 +209,14 @@ class Bench:
 
 def _backends_cpu(pid: int) -> float:
     """CPU seconds of PostgreSQL's backends, also of those that have ended."""
-    children = psutil.Process(pid).children()
-    return tree_cpu(pid) - sum(
-        tree_cpu(child.pid) for child in children if any(word in child.cmdline()[0] for word in BACKGROUND)
-    )
+    own = 0.0
+    for child in psutil.Process(pid).children():
+        try:
+            if any(word in " ".join(child.cmdline()) for word in BACKGROUND):
+                own += tree_cpu(child.pid)
+        except psutil.NoSuchProcess:
+            continue  # a backend that has just ended
+    return tree_cpu(pid) - own
 
 
 def _serve(contacts: int, stack: ExitStack) -> int:
