@@ -1,4 +1,6 @@
-"""The one way to call a vendor: httpx on our own wire, with retries, quotas and token refresh. Only this module imports it.
+"""The one way to call a vendor: httpx, pooled and timed, with retries, quotas and token refresh. Only this module imports it.
+
+Pages of bulk reads, which are most of what is ever read, come over `hub.sdk.wire`: there httpx costs as much as all the rest.
 
 A call ends in a `Response`, or in a typed `VendorError`: `Retry` and `QuotaExhausted` (again later), `FixNeeded`
 (a person must act), `Unclear` (the vendor may have done it). No error or log line holds a token or a body.
@@ -21,7 +23,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import cache
 from typing import Any, Protocol, TypeVar
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlsplit
 
 import httpx
 import msgspec
@@ -168,15 +170,10 @@ class Http:
         self.quota: Quota = quota or MemoryQuota()
         self.share, self.sleep = share, sleep
         self.timeout_seconds = timeout_seconds
-        self._headers = {
-            "User-Agent": "mailyard/0.1",
-            "Accept": "application/json",
-            "Accept-Encoding": "gzip, deflate",
-            **(headers or {}),
-        }
+        self._headers = {"User-Agent": "mailyard/0.1", "Accept": "application/json", **(headers or {})}
         self._connections = connections
+        self._client: httpx.AsyncClient | None = None
         self._wire: Wire | None = None
-        self._base: tuple[Origin, str, str] | None = None
 
     def configured(
         self,
@@ -200,6 +197,9 @@ class Http:
         return _METER.get(None) or Stats()
 
     async def close(self) -> None:
+        if self._client is not None:
+            await self._client.aclose()
+            self._client = None
         if self._wire is not None:
             await self._wire.close()
             self._wire = None
@@ -223,7 +223,8 @@ class Http:
     ) -> Response:
         """One call, retried while that is safe and useful. A 2xx answer comes back; anything else is raised.
 
-        With `shape`, a msgspec type, JSON is read once instead of being checked first and read by `decode` later.
+        `shape`, a msgspec type, says that this is a page of a bulk read: it comes over the fast wire, and its JSON is read
+        once, as that type, instead of being checked first and read by `decode` later.
         `repeatable` says whether a second call has no second effect (default: by method). A call that is not
         is never repeated once it may have arrived: then `Unclear` is raised.
         """
@@ -245,7 +246,8 @@ class Http:
             attempt += 1
             try:
                 credentials = dict(await self.auth.headers()) if self.auth else {}
-                response = await self._once(
+                once = self._page if shape else self._once
+                response = await once(
                     method, path, params, form, body, {**kinds, **(headers or {}), **credentials}
                 )
                 self.stats.by_status[response.status] += 1
@@ -354,31 +356,55 @@ class Http:
     ) -> Response:
         url = self._url(path)
         self.stats.calls += 1
-        all_headers = {**self._headers, **headers}
-        if (
-            body is None
-            and form is None
-            and isinstance(params, Mapping | None)
-            and _PLAIN_PATH.fullmatch(path)
-        ):
-            origin, said = self._plain(method, path, params, all_headers)
-        else:
-            # Without httpx's own client: its cookies, redirects and credentials are what no vendor may have.
-            request = httpx.Request(method, url, params=params, data=form, content=body, headers=all_headers)
-            origin, said = _origin(request.url), _written(request)
         try:
-            answer = await self._open().ask(origin, said, bodiless=method == "HEAD")
-            content = await _decoded(answer)
-        except (TooLong, httpx.DecodingError) as error:
-            if isinstance(error, TooLong):
-                raise FixNeeded(
-                    f"the answer is larger than {MAX_BODY_BYTES} bytes", code="TOO_LARGE", where=path
-                ) from None
-            raise Unclear("the answer was lost: it is damaged", code="LOST_ANSWER", where=path) from None
+            async with self._open().stream(
+                method, url, params=params, data=form, content=body, headers={**self._headers, **headers}
+            ) as answer:  # fmt: skip
+                parts = bytearray()
+                async for chunk in answer.aiter_bytes():
+                    parts.extend(chunk)
+                    if len(parts) > MAX_BODY_BYTES:
+                        raise _too_large(path)
+                return Response(
+                    answer.status_code, {k.lower(): v for k, v in answer.headers.items()}, bytes(parts)
+                )
+        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
+            raise Retry(f"cannot connect: {type(error).__name__}", code="CONNECT", where=path) from None
+        except httpx.HTTPError as error:
+            raise Unclear(
+                f"the answer was lost: {type(error).__name__}", code="LOST_ANSWER", where=path
+            ) from None
+
+    async def _page(
+        self,
+        method: str,
+        path: str,
+        params: Any,
+        form: Mapping[str, str] | None,
+        body: bytes | None,
+        headers: Mapping[str, str],
+    ) -> Response:
+        """As `_once`, over the wire."""
+        request = httpx.Request(
+            method, self._url(path), params=params, data=form, content=body,
+            headers={**self._headers, "Accept-Encoding": "gzip, deflate", **headers},
+        )  # fmt: skip
+        if self._wire is None:
+            self._wire = Wire(
+                connections=self._connections, seconds=self.timeout_seconds, connect_seconds=10.0, max_bytes=MAX_BODY_BYTES,
+                trust=_trust(),
+            )  # fmt: skip
+        self.stats.calls += 1
+        try:
+            answer = await self._wire.ask(_origin(request.url), _written(request), bodiless=method == "HEAD")
+            content = await _unpacked(answer)
+        except TooLong:
+            raise _too_large(path) from None
         except Unreached as error:
             raise Retry(f"cannot connect: {error}", code="CONNECT", where=path) from None
-        except Lost as error:
-            raise Unclear(f"the answer was lost: {error}", code="LOST_ANSWER", where=path) from None
+        except (Lost, httpx.DecodingError) as error:
+            what = "it is damaged" if isinstance(error, httpx.DecodingError) else str(error)
+            raise Unclear(f"the answer was lost: {what}", code="LOST_ANSWER", where=path) from None
         return Response(
             answer.status,
             {k.decode("latin-1").lower(): v.decode("latin-1") for k, v in answer.headers},
@@ -426,25 +452,18 @@ class Http:
             return path
         return self.base_url + path
 
-    def _plain(
-        self, method: str, path: str, params: Mapping[str, str | int] | None, headers: Mapping[str, str]
-    ) -> tuple[Origin, bytes]:
-        """What most calls are, as httpx would write it: a twentieth of its time."""
-        if self._base is None:
-            url = httpx.URL(self.base_url)
-            self._base = _origin(url), url.raw_path.decode().rstrip("/"), url.netloc.decode()
-        origin, start, host = self._base
-        target = f"{start}{path}?{urlencode(params)}" if params else start + path
-        lines = [f"{method} {target} HTTP/1.1", f"Host: {host}", *[f"{k}: {v}" for k, v in headers.items()]]
-        return origin, _joined([line.encode() for line in lines], path)
-
-    def _open(self) -> Wire:
-        if self._wire is None:
-            self._wire = Wire(
-                connections=self._connections, seconds=self.timeout_seconds, connect_seconds=10.0, max_bytes=MAX_BODY_BYTES,
-                trust=_trust(),
-            )  # fmt: skip
-        return self._wire
+    def _open(self) -> httpx.AsyncClient:
+        if self._client is None:
+            self._client = httpx.AsyncClient(
+                timeout=httpx.Timeout(self.timeout_seconds, connect=10.0),
+                limits=httpx.Limits(
+                    max_connections=self._connections, max_keepalive_connections=self._connections
+                ),
+                follow_redirects=False,
+                trust_env=False,
+                verify=_trust(),
+            )
+        return self._client
 
     @staticmethod
     def _pause(attempt: int, failure: VendorError) -> float:
@@ -454,7 +473,6 @@ class Http:
 
 
 _PORTS = {"http": 80, "https": 443}
-_PLAIN_PATH = re.compile(r"/[A-Za-z0-9/_.~-]*")
 
 
 def _origin(url: httpx.URL) -> Origin:
@@ -465,17 +483,17 @@ def _written(request: httpx.Request) -> bytes:
     """A request as its bytes (RFC 9112, 3)."""
     lines = [b"%b %b HTTP/1.1" % (request.method.encode("ascii"), request.url.raw_path)]
     lines += [b"%b: %b" % pair for pair in request.headers.raw]
-    return _joined(lines, request.url.path) + request.content
+    head = b"\r\n".join(lines)
+    if head.count(b"\n") + head.count(b"\r") != 2 * len(lines) - 2 or b"\0" in head:
+        raise FixNeeded("a header holds a line break or a NUL", code="BAD_HEADER", where=request.url.path)
+    return head + b"\r\n\r\n" + request.content
 
 
-def _joined(lines: list[bytes], path: str) -> bytes:
-    joined = b"\r\n".join(lines)
-    if joined.count(b"\n") + joined.count(b"\r") != 2 * len(lines) - 2 or b"\0" in joined:
-        raise FixNeeded("a header holds a line break or a NUL", code="BAD_HEADER", where=path)
-    return joined + b"\r\n\r\n"
+def _too_large(path: str) -> FixNeeded:
+    return FixNeeded(f"the answer is larger than {MAX_BODY_BYTES} bytes", code="TOO_LARGE", where=path)
 
 
-async def _decoded(answer: Answer) -> bytes:
+async def _unpacked(answer: Answer) -> bytes:
     """The body of an answer, unpacked where it came packed."""
     if all(name.lower() != b"content-encoding" for name, _ in answer.headers):
         return b"".join(answer.body)

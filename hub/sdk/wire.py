@@ -1,7 +1,7 @@
 """HTTP/1.1 on asyncio and httptools: connections that carry one call at a time and are kept for the next one.
 
-Under httpx this takes the place of its own transport, which costs 1.5 ms a page; this one costs 0.1. There is no HTTP/2 and no
-proxy, and an answer is handed on when it is whole.
+For pages of bulk reads only: httpx takes 2 ms for one of a hundred contacts, half of what pulling them computes; this takes a
+twentieth of that. There is no HTTP/2, no redirect and no proxy, and an answer is handed on when it is whole.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The wire under HTTP: answers as servers send them, whole or not, however they are cut."""
+"""The wire for pages: answers as servers send them, whole or not, however they are cut."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ async def listening(seconds: float = 5.0) -> AsyncIterator[tuple[Server, Http]]:
 
 
 async def get(http: Http) -> object:
-    return (await http.request("GET", "/x", attempts=1)).json()
+    return (await http.request("GET", "/x", attempts=1, shape=dict)).decode(dict)
 
 
 async def test_an_answer_cut_anywhere_is_the_same() -> None:
@@ -103,7 +103,7 @@ async def test_bodies_in_chunks_packed_and_to_the_end() -> None:
 async def test_a_head_has_no_body() -> None:
     async with listening() as (server, http):
         server.says = [[b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n"]]
-        assert (await http.request("HEAD", "/x", attempts=1, expect_json=False)).status == 200
+        assert (await http.request("HEAD", "/x", attempts=1, expect_json=False, shape=dict)).status == 200
 
 
 @pytest.mark.parametrize(
@@ -120,20 +120,20 @@ async def test_half_an_answer_is_none(said: bytes) -> None:
     async with listening() as (server, http):
         server.says, server.hangs_up = [[said]], True
         with pytest.raises(Unclear):
-            await http.request("POST", "/x", json={}, attempts=1)
+            await http.request("POST", "/x", json={}, attempts=1, shape=dict)
 
 
 async def test_a_server_that_says_nothing_more_is_not_waited_for() -> None:
     async with listening(seconds=0.2) as (server, http):
         server.says = [[b"HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\n{"], [OK]]
         with pytest.raises(Unclear, match="no answer in time"):
-            await http.request("POST", "/x", json={}, attempts=1)
+            await http.request("POST", "/x", json={}, attempts=1, shape=dict)
 
 
 async def test_no_header_smuggles_a_line() -> None:
     async with listening() as (server, http):
         with pytest.raises(FixNeeded, match="line break"):
-            await http.request("GET", "/x", headers={"X-Note": "a\r\nX-Evil: 1"})
+            await http.request("GET", "/x", headers={"X-Note": "a\r\nX-Evil: 1"}, shape=dict)
         assert server.asked == []
 
 
@@ -142,7 +142,7 @@ async def test_a_call_that_is_given_up_takes_its_connection_along() -> None:
         server.says = [[b""], [OK]]
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.1):
-                await http.request("GET", "/x")
+                await http.request("GET", "/x", shape=dict)
         server.says = [[OK]]
         assert await get(http) == {"ok": True}
         assert server.connections == 2
