@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
@@ -35,7 +36,7 @@ class Quota(Protocol):
         ...
 
     async def usage(self, account: str) -> dict[str, int]:
-        """limit -> calls used in its present window."""
+        """limit -> calls used in its window that ends now."""
         ...
 
 
@@ -73,7 +74,7 @@ class MemoryQuota:
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
-        self._used: dict[tuple[str, str], tuple[float, int]] = {}
+        self._taken: dict[tuple[str, str], deque[tuple[float, int]]] = {}  # when, and how many
         self._paused: dict[str, tuple[float, str]] = {}
 
     async def take(
@@ -83,22 +84,32 @@ class MemoryQuota:
         until, reason = self._paused.get(account, (0.0, ""))
         if until > now:
             return until - now, reason
-        fresh: dict[tuple[str, str], tuple[float, int]] = {}
+        fullest = (0.0, "")
         for limit in limits:
-            start, used = self._used.get((account, limit.name), (now, 0))
-            if now - start >= limit.seconds:
-                start, used = now, 0
-            if used + cost > room(limit, share):
-                return max(start + limit.seconds - now, 0.001), limit.name
-            fresh[account, limit.name] = (start, used + cost)
-        self._used.update(fresh)
-        return 0.0, ""
+            taken = self._taken.setdefault((account, limit.name), deque())
+            while taken and now - taken[0][0] >= limit.seconds:
+                taken.popleft()
+            over = sum(calls for _, calls in taken) + cost - room(limit, share)
+            for at, calls in taken:
+                if over <= 0:
+                    break
+                over -= calls
+                fullest = max(fullest, (max(at + limit.seconds - now, 0.001), limit.name))
+            if over > 0:
+                fullest = max(fullest, (limit.seconds, limit.name))
+        if fullest[0] <= 0:
+            for limit in limits:
+                self._taken[account, limit.name].append((now, cost))
+        return fullest
 
     async def pause(self, account: str, limit: str, seconds: float, reason: str) -> None:
         self._paused[account] = (self._now() + seconds, reason or limit)
 
     async def usage(self, account: str) -> dict[str, int]:
-        return {name: used for (owner, name), (_, used) in self._used.items() if owner == account}
+        counted = (
+            (name, taken) for (owner, name), taken in self._taken.items() if owner == account and taken
+        )
+        return {name: sum(calls for _, calls in taken) for name, taken in counted}
 
 
 def room(limit: Limit, share: float) -> int:
