@@ -157,6 +157,7 @@ class ResultKind(StrEnum):
     COMPLAINED = "complained"
     OPENED = "opened"
     CLICKED = "clicked"
+    REPLIED = "replied"  # a person wrote back
     UNSUBSCRIBED = "unsubscribed"
 
 
