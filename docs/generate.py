@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 import tomllib
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from datetime import date, datetime, timedelta
 from decimal import Decimal
@@ -30,6 +31,7 @@ from rich.cells import cell_len
 from ruamel.yaml import YAML
 
 from hub import mapping as mappings
+from hub.bounces import known_replies
 from hub.cli import main as command_line
 from hub.config import settings as sections
 from hub.document import load as load_document
@@ -318,6 +320,18 @@ def type_table() -> str:
     return table(["type", "for example", "in the hub", "pushed as"], rows)
 
 
+def replies() -> str:
+    """How many texts of each receiver are known, by what they mean."""
+    found: dict[str, Counter[str]] = {}
+    for row in known_replies():
+        found.setdefault(row.receiver, Counter())[row.kind.value] += 1
+    rows = [
+        [receiver, ", ".join(f"`{kind}` {n}" for kind, n in kinds.items())]
+        for receiver, kinds in found.items()
+    ]
+    return table(["receiver", "texts"], rows)
+
+
 # --- the command line and the house ------------------------------------------------------------------------------
 
 
@@ -373,7 +387,7 @@ MAKERS: dict[str, Callable[..., str]] = {
     "keys": keys, "connector": connector, "settings": settings, "mapping": shipped, "sources": sources, "fields": fields,
     "functions": functions, "scalars": scalars, "transforms": transform_table,
     "entries": pull_examples, "written": push_examples, "types": type_table, "commands": commands,
-    "tree": tree, "floors": floors,
+    "tree": tree, "floors": floors, "replies": replies,
 }  # fmt: skip
 
 # --- the picture ---------------------------------------------------------------------------------------------

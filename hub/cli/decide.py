@@ -154,7 +154,8 @@ def suppression() -> None:
 )
 @click.pass_obj
 def suppressed(place: Place, email: str | None, limit: int) -> None:
-    """How many are suppressed for which reason, and the newest; with EMAIL whether it is, and what was decided about it."""
+    """How many are suppressed for which reason, the newest, and incidents that lifted some; with EMAIL whether it is, and
+    what was decided about it."""
     from hub.jobs import decisions
 
     found = place.run(lambda runtime: decisions.suppressed(runtime, email, limit))
@@ -169,6 +170,9 @@ def suppressed(place: Place, email: str | None, limit: int) -> None:
         print_table(title, columns, rows, empty="not suppressed" if email else "none")
         if email is not None:
             _decisions(found["decisions"])
+        if found["incidents"]:
+            columns = {"began_at": "since", "closed_at": "over", "why": "why", "lifted": "lifted"}
+            print_table("Incidents: bounces about us that suppressed nobody", columns, found["incidents"])
 
     place.show(found, tables)
 

@@ -433,6 +433,15 @@ class DeliverabilitySection(Section):
     recheck: Duration = Field(timedelta(minutes=15), description="how long a good answer is believed")
 
 
+class IncidentSection(Section):
+    """When many dead addresses at once are taken for an incident of ours: what they suppressed is let go again."""
+
+    mails: int = Field(20, ge=2, description="so many of one relay, one receiver and one text")
+    within: Duration = Field(
+        timedelta(hours=1), description="within so long; and over when none came for so long"
+    )
+
+
 class BouncesSection(Section):
     """Where delivery status notifications come in."""
 
@@ -440,6 +449,9 @@ class BouncesSection(Section):
         "bounce@localhost", description="return path; becomes bounce+TOKEN@domain for each mail"
     )
     maildir: str | None = Field(None, description="a Maildir folder that the mail server delivers bounces to")
+    incident: IncidentSection = Field(
+        IncidentSection(), description="when many dead addresses at once are not believed"
+    )
 
 
 class ResultsSection(Section):

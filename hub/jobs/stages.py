@@ -18,7 +18,7 @@ from hub.jobs.runtime import Runtime
 from hub.jobs.wake import Wake
 from hub.mail.send import Sender
 from hub.results import plan, reports
-from hub.store import backlog, campaigns, events, fence
+from hub.store import backlog, campaigns, events, fence, incidents
 from hub.sync import inbox, pull, push
 
 log = structlog.get_logger()
@@ -128,6 +128,14 @@ async def _reports(runtime: Runtime, key: str) -> Done:
 
 async def _results(runtime: Runtime, key: str) -> Done:
     settled = 0
+    limits = runtime.settings.bounces.incident
+    async with runtime.db.transaction() as conn:
+        found = await incidents.watch(conn, now=runtime.clock.now(), mails=limits.mails, within=limits.within)
+    for each in found:
+        log.warning(
+            "an incident: bounces are about us, not about the addresses",
+            relay=each.relay, receiver=each.receiver, why=each.why, bounces=each.bounces, lifted=each.lifted,
+        )  # fmt: skip
     before = runtime.clock.now() - runtime.settings.results.delivered_after
     while True:
         async with runtime.db.transaction() as conn:
