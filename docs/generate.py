@@ -38,7 +38,7 @@ from hub.document import load as load_document
 from hub.errors import HubError
 from hub.mapping import transforms
 from hub.mapping.language import Entry
-from hub.model import CONTACT_FIELDS, DEAL_FIELDS, FieldType
+from hub.model import CONTACT_FIELDS, DEAL_FIELDS, RESULTS, FieldType
 from hub.rules.functions import FUNCTIONS, SCALARS
 from hub.sdk import registry
 
@@ -122,7 +122,8 @@ def shown(value: Any) -> str:
         return ""
     if isinstance(value, timedelta):
         hours, minutes = value.total_seconds() / 3600, value.total_seconds() / 60
-        return f"`{hours:.0f}h`" if hours >= 1 else f"`{minutes:.0f}m`"
+        seconds = f"`{value.total_seconds():.0f}s`"
+        return f"`{hours:.0f}h`" if hours >= 1 else f"`{minutes:.0f}m`" if minutes >= 1 else seconds
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"
     return "" if isinstance(value, BaseModel) else f"`{value}`"
@@ -320,6 +321,12 @@ def type_table() -> str:
     return table(["type", "for example", "in the hub", "pushed as"], rows)
 
 
+def results() -> str:
+    """The vocabulary of what comes back of a mail."""
+    rows = [[f"`{kind.value}`", means, origin] for kind, (means, origin) in RESULTS.items()]
+    return table(["result", "what it means", "where it comes from"], rows)
+
+
 def replies() -> str:
     """How many texts of each receiver are known, by what they mean."""
     found: dict[str, Counter[str]] = {}
@@ -387,7 +394,7 @@ MAKERS: dict[str, Callable[..., str]] = {
     "keys": keys, "connector": connector, "settings": settings, "mapping": shipped, "sources": sources, "fields": fields,
     "functions": functions, "scalars": scalars, "transforms": transform_table,
     "entries": pull_examples, "written": push_examples, "types": type_table, "commands": commands,
-    "tree": tree, "floors": floors, "replies": replies,
+    "tree": tree, "floors": floors, "replies": replies, "results": results,
 }  # fmt: skip
 
 # --- the picture ---------------------------------------------------------------------------------------------

@@ -31,18 +31,18 @@ class KnownReply:
 @cache
 def known_replies() -> tuple[KnownReply, ...]:
     """The maintained table, in the order of trust: the first row that fits decides."""
-    with resources.files(__package__).joinpath("replies.csv").open(encoding="utf-8", newline="") as file:
-        return tuple(
-            KnownReply(
-                row["receiver"],
-                row["stage"],
-                re.compile(row["pattern"], re.IGNORECASE),
-                BounceClass(row["class"]),
-                row["example"],
-                row["source"],
-            )
-            for row in csv.DictReader(file)
+    text = resources.files(__package__).joinpath("replies.csv").read_text("utf-8")
+    return tuple(
+        KnownReply(
+            row["receiver"],
+            row["stage"],
+            re.compile(row["pattern"], re.IGNORECASE),
+            BounceClass(row["class"]),
+            row["example"],
+            row["source"],
         )
+        for row in csv.DictReader(text.splitlines())
+    )
 
 
 _CODES: tuple[tuple[str, BounceClass], ...] = (

@@ -103,9 +103,22 @@ def _mail_tables(found: dict[str, Any]) -> None:
         if key not in ("events", "decisions", "id") and value not in (None, "")
     ]
     print_table(f"Delivery {found['id']}", {"what": "what", "value": "value"}, rows)
-    columns = {"occurred_at": "at", "kind": "kind", "source": "source", "detail": "detail"}
-    print_table("Came back", columns, found["events"])
+    columns = {
+        "at": "at",
+        "kind": "kind",
+        "by": "by",
+        "source": "source",
+        "detail": "detail",
+        "evidence": "evidence",
+    }
+    print_table("Came back", columns, [{**e, "at": e["occurred_at"], "by": _who(e)} for e in found["events"]])
     _decisions(found["decisions"])
+
+
+def _who(event: dict[str, Any]) -> str:
+    if event["kind"] not in ("opened", "clicked"):
+        return ""
+    return "a machine" if event["machine"] else "a person"
 
 
 def _decisions(rows: list[dict[str, Any]]) -> None:

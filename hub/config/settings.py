@@ -94,6 +94,30 @@ class Tracking(Section):
     clicks: bool | None = Field(None, description="lead links in the HTML part through the hub")
 
 
+def _network(text: str) -> str:
+    try:
+        ip_network(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is no address or network; write for example 192.0.2.0/28") from None
+    return text
+
+
+class MachinesSection(Section):
+    """How opens and clicks of machines are told from those of people."""
+
+    soon: Duration = Field(
+        timedelta(seconds=3),
+        description="nobody opens or clicks within so long after sending; `0s`: never too soon",
+    )
+    networks: list[Annotated[str, AfterValidator(_network)]] = Field(
+        default_factory=list, description="further networks that link checks come from, e.g. 198.51.100.0/24"
+    )
+    trap: bool = Field(
+        False,
+        description="put a link that no person sees into the HTML part: who follows it is a machine. Some filters dislike it",
+    )
+
+
 class TrackingSection(Section):
     """What is seen of mails where neither the message nor its purpose says it, and where nothing ever is."""
 
@@ -102,6 +126,9 @@ class TrackingSection(Section):
     off_in: list[str] = Field(
         default_factory=list,
         description="countries of contacts (ISO 3166-1, two letters) whose mails are not tracked; `unknown`: those of none",
+    )
+    machines: MachinesSection = Field(
+        MachinesSection(), description="how machines are told from people, see results"
     )
 
 
@@ -309,14 +336,6 @@ class Serves(Section):
     )
 
 
-def _network(text: str) -> str:
-    try:
-        ip_network(text)
-    except ValueError:
-        raise ValueError(f"{text!r} is no address or network; write for example 192.0.2.0/28") from None
-    return text
-
-
 class RelaySection(Section):
     """A way out for mail. Keys beside these belong to the relay's connector (default: smtp)."""
 
@@ -373,6 +392,10 @@ class WebSection(Section):
     port: int = Field(8025, ge=0, le=65535, description="port to listen on")
     public_url: str = Field(
         "http://127.0.0.1:8025", description="base of tracking, unsubscribe and webhook URLs"
+    )
+    proxies: list[Annotated[str, AfterValidator(_network)]] = Field(
+        default_factory=list,
+        description="proxies in front, whose X-Forwarded-For tells where a reader comes from, e.g. 10.0.0.0/8",
     )
 
 

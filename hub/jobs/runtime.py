@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
+from ipaddress import ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from hub.config import Config, load
 from hub.document import load as load_document
 from hub.errors import HubError, SecretError
 from hub.jobs.wake import Bell
+from hub.results.engagement import Watch
 from hub.results.plan import Target
 from hub.rules import Catalog
 from hub.sdk import registry
@@ -73,6 +75,12 @@ class Runtime:
         """Where delivery reports come in."""
         given = self.settings.bounces.maildir
         return self.config.base_dir / given if given else None
+
+    @cached_property
+    def watch(self) -> Watch:
+        """How machines are told from people who open and click."""
+        given = self.settings.tracking.machines
+        return Watch(given.soon, tuple(ip_network(each) for each in given.networks))
 
     @cached_property
     def composer(self) -> Composer:

@@ -108,6 +108,7 @@ class Message:
         self._seen = {kind: _first(wishes, settings.tracking, kind) for kind in ("opens", "clicks")}
         self.opens, self.clicks = self._seen["opens"].on, self._seen["clicks"].on
         self._off_in = frozenset(settings.tracking.off_in if self.opens or self.clicks else ())
+        self._trap = self.clicks and settings.tracking.machines.trap
         self._utm = utm.of_message(settings, name)
         self._base_url = settings.web.public_url.rstrip("/")
         self._content_ids = {each: f"{each}@{settings.sender.list_domain}" for each in section.images}
@@ -219,6 +220,7 @@ class Message:
                 wording,
                 Links(clicks=self.clicks and tracked, base_url=self._base_url, signer=self.composer.signer, utm=self._utm),
                 opens=self.opens and tracked,
+                trap=self._trap and tracked,
                 before=sound(self._fixed + fixed + b"MIME-Version: 1.0\r\n" + self._frame.before),
                 contact_fields=self.composer.contact_fields,
                 constants={"message": self.name, "postal_address": self.composer.settings.sender.postal_address},
@@ -267,6 +269,8 @@ class Message:
         }
         if variant.opens:
             values["open_url"] = f"{self._base_url}/o/{tokens.open}"
+        if variant.trap:
+            values["trap_url"] = f"{self._base_url}/t/{tokens.click}"
         subject = variant.subject(values)
         if variant.has_preheader:
             values["preheader"] = variant.preheader(values)

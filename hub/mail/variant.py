@@ -23,11 +23,10 @@ class Wording:
     html: str
     text: str
 
-    def in_whole(self, *, opens: bool) -> str:
-        """The HTML with the preheader and the pixel."""
-        return footer.within_body(
-            self.html, footer.PREHEADER if self.preheader else "", footer.PIXEL if opens else ""
-        )
+    def in_whole(self, *, opens: bool, trap: bool = False) -> str:
+        """The HTML with the preheader, the trap and the pixel."""
+        last = (footer.TRAP if trap else "") + (footer.PIXEL if opens else "")
+        return footer.within_body(self.html, footer.PREHEADER if self.preheader else "", last)
 
     @property
     def sources(self) -> tuple[str, str, str, str]:
@@ -50,17 +49,18 @@ class Variant:
         links: Links,
         *,
         opens: bool,
+        trap: bool = False,
         before: bytes,
         contact_fields: Collection[str],
         constants: Mapping[str, str],
     ) -> None:
-        self.links, self.opens, self.before = links, opens, before
+        self.links, self.opens, self.trap, self.before = links, opens, trap, before
         self.has_preheader = bool(wording.preheader)
         self._fields, self._constants = contact_fields, constants
         self.subject = self._line(wording.subject)
         self.preheader = self._line(wording.preheader)
         self.text: Part = self._part(_ended(wording.text), html=False)
-        self.html: Part = self._part(_ended(wording.in_whole(opens=opens)), html=True)
+        self.html: Part = self._part(_ended(wording.in_whole(opens=opens, trap=trap)), html=True)
 
     def _line(self, source: str) -> Callable[[Values], str]:
         """A header's template as a function."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from psycopg import AsyncConnection
 
-from hub.store.events import GIVEN_UP
+from hub.store.events import GIVEN_UP, UNSURE
 
 LIST_MAX_AGE = timedelta(minutes=5)
 NIGHT = timedelta(hours=3)
@@ -66,7 +66,9 @@ async def waiting(
            OR (lease_until IS NOT NULL AND (lease_until < clock_timestamp() OR NOT work_is_held('worker:' || claimed_by)))
         HAVING count(*) > 0
         UNION ALL
-        SELECT 'results', '', count(*) FROM event WHERE planned_at IS NULL HAVING count(*) > 0
+        SELECT 'results', '', count(*) FROM event
+        WHERE planned_at IS NULL AND (kind NOT IN ('opened', 'clicked') OR received_at <= %(now)s - %(unsure)s)
+        HAVING count(*) > 0
         UNION ALL
         SELECT 'results', 'settle', count(*) FROM delivery
         WHERE state = 'accepted' AND settled_at IS NULL AND sent_at <= %(now)s - %(delivered_after)s
@@ -83,6 +85,7 @@ async def waiting(
             "verified_after": last_night(now),
             "delivered_after": delivered_after,
             "trying": GIVEN_UP,
+            "unsure": UNSURE,
             "funnels": list(entrances),
             "entrances": list(entrances.values()),
         },
@@ -136,11 +139,12 @@ async def next_due(
         await conn.execute(
             """SELECT least(
                    (SELECT min(wake_at) FROM funnel_entry WHERE state = 'active'),
+                   (SELECT min(received_at) + %(unsure)s FROM event WHERE planned_at IS NULL),
                    (SELECT min(due_at) FROM list WHERE retired_at IS NULL AND due_at > %(now)s),
                    (SELECT min(not_before) FROM delivery WHERE state = 'queued' AND coalesce(not_before, '-infinity') > %(now)s),
                    (SELECT min(sent_at + CASE result WHEN 'delayed' THEN greatest(%(grace)s, %(trying)s) ELSE %(grace)s END)
                     FROM delivery WHERE state = 'accepted' AND settled_at IS NULL))""",
-            {"grace": delivered_after, "trying": GIVEN_UP, "now": now},
+            {"grace": delivered_after, "trying": GIVEN_UP, "unsure": UNSURE, "now": now},
         )
     ).fetchone()
     return row[0] if row else None

@@ -11,12 +11,15 @@ from psycopg import AsyncConnection
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
+from hub.machines import Hit
 from hub.model import BounceClass, ResultKind
 from hub.standing import Standing, Told, standing
 from hub.store import addresses, consent
 
 DEAD = "bounced: the address does not exist"
 COMPLAINED = "complained: called a mail spam"
+UNSURE = timedelta(seconds=10)
+"""How long after an open or click nobody is told of it: a machine's next one may come."""
 GIVEN_UP = timedelta(days=5)
 """How long a mail server tries a mail that it could not deliver at once (RFC 5321, 4.5.4.1)."""
 
@@ -81,6 +84,32 @@ async def lock(conn: AsyncConnection[Any], delivery_id: int) -> bool:
     """Have a mail's row to ourselves until the transaction ends: its events are judged together. Whether there is one."""
     cursor = await conn.execute("SELECT 1 FROM delivery WHERE id = %s FOR NO KEY UPDATE", [delivery_id])
     return await cursor.fetchone() is not None
+
+
+async def hits(conn: AsyncConnection[Any], delivery_id: int) -> tuple[datetime | None, dict[Hit, bool]]:
+    """(when the relay took the mail, its opens and clicks -> whether a machine did them)."""
+    cursor = await conn.execute("SELECT sent_at FROM delivery WHERE id = %s", [delivery_id])
+    row = await cursor.fetchone()
+    cursor = await conn.execute(
+        """SELECT source_key, kind, occurred_at, detail, evidence, machine FROM event
+           WHERE delivery_id = %s AND kind IN ('opened', 'clicked')""",
+        [delivery_id],
+    )
+    return row[0] if row else None, {
+        Hit(
+            key, kind, at, detail.get("user_agent", ""), about.get("network", ""), detail.get("link", ""),
+            bool(about.get("trap")), about.get("said", ""), bool(about.get("known", True)),
+        ): machine
+        for key, kind, at, detail, about, machine in await cursor.fetchall()
+    }  # fmt: skip
+
+
+async def judged(conn: AsyncConnection[Any], key: str, *, machine: bool, about: Mapping[str, Any]) -> None:
+    """Another verdict on an event that is kept already."""
+    await conn.execute(
+        "UPDATE event SET machine = %s, evidence = %s WHERE source_key = %s",
+        [machine, Jsonb(dict(about)), key],
+    )
 
 
 async def stand(conn: AsyncConnection[Any], delivery_id: int, *, now: datetime) -> Standing:
@@ -232,19 +261,22 @@ async def exists(conn: AsyncConnection[Any], delivery_id: int) -> bool:
     )
 
 
-async def unplanned(conn: AsyncConnection[Any], limit: int) -> list[dict[str, Any]]:
-    """Events whose pushes are not in the outbox yet, oldest first, locked, with what a push needs to know."""
+async def unplanned(conn: AsyncConnection[Any], limit: int, *, now: datetime) -> list[dict[str, Any]]:
+    """Events whose pushes are not in the outbox yet, oldest first, locked, with what a push needs to know. Opens and clicks
+    wait until it is known whether a person did them."""
     async with conn.cursor(row_factory=dict_row) as cursor:
         await cursor.execute(
             """
-            SELECT e.id, e.kind, e.occurred_at, e.detail, e.contact_id, e.delivery_id, d.message, d.subject, d.funnel, d.purpose,
+            SELECT e.id, e.kind, e.occurred_at, e.detail, e.machine, e.contact_id, e.delivery_id, d.message, d.subject, d.funnel,
+                   d.purpose,
                    d.email, d.sent_at, d.relay, i.id AS instance,
                    coalesce((SELECT array_agg(DISTINCT connection) FROM contact_identity ci
                              WHERE ci.contact_id = e.contact_id AND ci.state = 'live'), '{}') AS known_to
             FROM event e JOIN delivery d ON d.id = e.delivery_id CROSS JOIN instance i
-            WHERE e.planned_at IS NULL ORDER BY e.id LIMIT %s FOR UPDATE OF e SKIP LOCKED
+            WHERE e.planned_at IS NULL AND (e.kind NOT IN ('opened', 'clicked') OR e.received_at <= %s)
+            ORDER BY e.id LIMIT %s FOR UPDATE OF e SKIP LOCKED
             """,
-            [limit],
+            [now - UNSURE, limit],
         )
         return list(await cursor.fetchall())
 
@@ -254,8 +286,15 @@ async def mark_planned(conn: AsyncConnection[Any], ids: list[int], *, now: datet
 
 
 async def totals(conn: AsyncConnection[Any]) -> dict[str, int]:
-    """Deliveries that have at least one event of a kind: kind -> deliveries."""
+    """Deliveries that have at least one event of a kind: kind -> deliveries. What machines did counts only in `opened_raw`
+    and `clicked_raw`, beside what people did."""
     cursor = await conn.execute(
-        "SELECT kind, count(DISTINCT delivery_id) FROM event GROUP BY kind ORDER BY kind"
+        """SELECT kind, count(DISTINCT delivery_id) FILTER (WHERE NOT machine), count(DISTINCT delivery_id)
+           FROM event GROUP BY kind ORDER BY kind"""
     )
-    return dict(await cursor.fetchall())
+    found: dict[str, int] = {}
+    for kind, human, raw in await cursor.fetchall():
+        found[kind] = human
+        if kind in ("opened", "clicked"):
+            found[f"{kind}_raw"] = raw
+    return found

@@ -21,6 +21,7 @@ def application(runtime: Runtime) -> Starlette:
             Route("/webhooks/{connection}", webhooks.receive, methods=["POST"]),
             Route("/o/{token}", tracking.open_pixel, methods=["GET", "HEAD"]),
             Route("/c/{token}", tracking.click, methods=["GET", "HEAD"]),
+            Route("/t/{token}", tracking.trap, methods=["GET", "HEAD"]),
             Route("/u/{token}", tracking.unsubscribe_page, methods=["GET", "HEAD"]),
             Route("/u/{token}", tracking.unsubscribe, methods=["POST"]),
         ]

@@ -11,9 +11,13 @@ import pytest
 from hub.clock import ManualClock
 from hub.model import BounceClass, ResultKind
 from hub.results import engagement
+from hub.results.engagement import Visit, Watch
 from hub.results.plan import Target, plan
 from hub.store import events
 from hub.store.database import Database
+
+READER = Visit("Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Thunderbird/140.0", "203.0.113.9")
+AT_ONCE = Watch(soon=timedelta())
 
 
 class Post:
@@ -85,7 +89,7 @@ async def test_only_a_dead_address_is_suppressed(post: Post, kind: BounceClass) 
 
 async def test_evidence_settles_an_uncertain_send(post: Post, database: Database, clock: ManualClock) -> None:
     delivery = await post.sent(state="uncertain")
-    assert await engagement.opened(database, clock, delivery)
+    assert await engagement.opened(database, clock, delivery, READER, AT_ONCE)
     assert await post.rows("SELECT state FROM delivery") == [("accepted",)]
     assert await post.rows("SELECT kind FROM event ORDER BY kind") == [("opened",), ("sent",)]
 
@@ -135,8 +139,10 @@ async def test_each_system_is_told_the_first_of_a_kind_once(
 ) -> None:
     delivery = await post.sent()
     for link in ("https://a.example/1", "https://a.example/2"):
-        await engagement.clicked(database, clock, delivery, link)
+        clock.advance(minutes=1)
+        await engagement.clicked(database, clock, delivery, link, READER)
     await engagement.unsubscribed(database, clock, delivery, how="one-click")
+    clock.advance(seconds=10)
     targets = [
         Target("crm", results=True, consent=True, subscriptions={"news": "42"}),
         Target("analytics", results=True, consent=False, needs_contact=False),
