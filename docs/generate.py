@@ -151,7 +151,7 @@ def connector(name: str) -> str:
 
 def settings(name: str) -> str:
     """A connector's own keys, or those of a section among them: `smtp.oauth`."""
-    kinds: dict[str, Any] = {**registry.connectors(), **registry.relays()}
+    kinds: dict[str, Any] = {**registry.events(), **registry.connectors(), **registry.relays()}
     name, _, section = name.partition(".")
     model = kinds[name].Settings
     return model_table(inner_model(model.model_fields[section].annotation) if section else model)
@@ -189,7 +189,7 @@ def sources(name: str) -> str:
     contract = YAML(typ="safe").load(ROOT / "contracts" / name / "openapi.yaml")
     found = {
         page
-        for operations in contract["paths"].values()
+        for operations in (contract.get("paths") or contract["webhooks"]).values()
         for node in (operations, *operations.values())
         if isinstance(node, dict) and isinstance(node.get("x-source"), dict)
         for page in node["x-source"]["page"].split("; ")

@@ -336,6 +336,19 @@ class Serves(Section):
     )
 
 
+class EventsSection(Section):
+    """How a relay tells what became of its mails, at /webhooks/relays/NAME. Keys beside `from` belong to the plug-in."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, populate_by_name=True)
+
+    from_: str = Field(alias="from", description="whose events, e.g. sendgrid; see `hub connectors`")
+
+    @property
+    def own(self) -> dict[str, Any]:
+        """The plug-in's own keys."""
+        return dict(self.model_extra or {})
+
+
 class RelaySection(Section):
     """A way out for mail. Keys beside these belong to the relay's connector (default: smtp)."""
 
@@ -364,6 +377,9 @@ class RelaySection(Section):
         1.0, ge=0, description="its share among the relays of its order; 0: only when they fail"
     )
     tariff: Tariff | None = Field(None, description="what it costs")
+    events: EventsSection | None = Field(
+        None, description="how it tells what became of its mails, see relay events"
+    )
 
     @property
     def own(self) -> dict[str, Any]:

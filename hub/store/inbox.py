@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from psycopg import AsyncConnection
@@ -13,6 +13,20 @@ from psycopg import AsyncConnection
 from hub.sdk.connector import WebhookEvent
 
 MAX_ATTEMPTS = 5
+T = TypeVar("T")
+__all__ = [
+    "Entry",
+    "WebhookEvent",
+    "counts",
+    "done",
+    "failed",
+    "packed",
+    "payloads",
+    "replay",
+    "store",
+    "unpacked",
+    "waiting",
+]
 
 
 @dataclass(frozen=True)
@@ -63,8 +77,31 @@ async def waiting(conn: AsyncConnection[Any], connection: str, limit: int) -> li
     return [Entry(*row) for row in await cursor.fetchall()]
 
 
-async def done(conn: AsyncConnection[Any], ids: Sequence[int]) -> None:
-    await conn.execute("UPDATE inbox SET state = 'done', reason = '' WHERE id = ANY(%s)", [list(ids)])
+async def payloads(
+    conn: AsyncConnection[Any], connection: str, limit: int
+) -> list[tuple[int, dict[str, Any]]]:
+    """(id, payload) of new events of a connection, oldest first. Whoever works them holds that kind of work alone."""
+    cursor = await conn.execute(
+        "SELECT id, payload FROM inbox WHERE connection = %s AND state = 'new' ORDER BY id LIMIT %s",
+        [connection, limit],
+    )
+    return list(await cursor.fetchall())
+
+
+def packed(value: Any) -> dict[str, Any]:
+    """A struct as a payload."""
+    found: dict[str, Any] = msgspec.to_builtins(value)
+    return found
+
+
+def unpacked(payload: dict[str, Any], type: type[T]) -> T:
+    """The struct again. Raises ValueError for what is none."""
+    return msgspec.convert(payload, type)
+
+
+async def done(conn: AsyncConnection[Any], ids: Sequence[int], reason: str = "") -> None:
+    """`reason` says why nothing came of it."""
+    await conn.execute("UPDATE inbox SET state = 'done', reason = %s WHERE id = ANY(%s)", [reason, list(ids)])
 
 
 async def failed(conn: AsyncConnection[Any], ids: Sequence[int], reason: str, *, final: bool = False) -> None:

@@ -18,6 +18,7 @@ def application(runtime: Runtime) -> Starlette:
             Route("/", status.page),
             Route("/status.json", status.numbers),
             Route("/healthz", health),
+            Route("/webhooks/relays/{relay}", webhooks.receive_events, methods=["POST"]),
             Route("/webhooks/{connection}", webhooks.receive, methods=["POST"]),
             Route("/o/{token}", tracking.open_pixel, methods=["GET", "HEAD"]),
             Route("/c/{token}", tracking.click, methods=["GET", "HEAD"]),

@@ -6,9 +6,10 @@ import structlog
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
-from hub.errors import SignatureError
+from hub.errors import SignatureError, VendorError
 from hub.jobs.runtime import Runtime
 from hub.jobs.wake import Wake
+from hub.results import feedback
 from hub.sdk.connector import WebhookRequest
 from hub.store import inbox
 
@@ -34,13 +35,7 @@ async def receive(request: Request) -> Response:
     if body is None:
         return JSONResponse({"error": f"the body is larger than {MAX_BODY_BYTES} bytes"}, status_code=413)
     connector = await runtime.connector(connection)
-    incoming = WebhookRequest(
-        method=request.method,
-        url=_public_url(runtime, request),
-        headers={name.lower(): value for name, value in request.headers.items()},
-        body=body,
-        received_at=runtime.clock.wall(),
-    )
+    incoming = _incoming(runtime, request, body)
     try:
         connector.verify(incoming)
     except SignatureError as error:
@@ -58,6 +53,50 @@ async def receive(request: Request) -> Response:
     if new:
         await runtime.bell.ring([Wake("inbox", connection)])
     return JSONResponse({"stored": new, "repeated": len(events) - new})
+
+
+async def receive_events(request: Request) -> Response:
+    """`POST /webhooks/relays/{relay}`: what a relay tells of its mails; answers as `receive` does."""
+    runtime: Runtime = request.app.state.runtime
+    relay = request.path_params["relay"]
+    reader = runtime.events.get(relay)
+    if reader is None:
+        return JSONResponse({"error": "no such relay, or it has no `events`"}, status_code=404)
+    try:
+        body = await _limited_body(request)
+    except ClientDisconnect:
+        return Response(status_code=400)
+    if body is None:
+        return JSONResponse({"error": f"the body is larger than {MAX_BODY_BYTES} bytes"}, status_code=413)
+    incoming = _incoming(runtime, request, body)
+    try:
+        await reader.verify(incoming)
+    except SignatureError as error:
+        log.warning("a relay's events refused", relay=relay, reason=str(error))
+        return JSONResponse({"error": str(error)}, status_code=401)
+    try:
+        told = [] if await reader.greet(incoming) else reader.events(incoming)
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+        log.warning("a relay's events not understood", relay=relay, reason=type(error).__name__)
+        return JSONResponse({"error": "the body is not understood"}, status_code=400)
+    except VendorError as error:
+        log.warning("a relay's webhook could not be confirmed", relay=relay, reason=str(error))
+        return JSONResponse({"error": "the subscription could not be confirmed"}, status_code=503)
+    async with runtime.db.transaction() as conn:
+        new = await feedback.store(conn, runtime.clock, relay, told)
+    if new:
+        await runtime.bell.ring([Wake("inbox", feedback.inbox_of(relay))])
+    return JSONResponse({"stored": new, "repeated": len(told) - new})
+
+
+def _incoming(runtime: Runtime, request: Request, body: bytes) -> WebhookRequest:
+    return WebhookRequest(
+        method=request.method,
+        url=_public_url(runtime, request),
+        headers={name.lower(): value for name, value in request.headers.items()},
+        body=body,
+        received_at=runtime.clock.wall(),
+    )
 
 
 async def _limited_body(request: Request) -> bytes | None:
