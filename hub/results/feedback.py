@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import structlog
 from psycopg import AsyncConnection
 
@@ -11,6 +13,7 @@ from hub.errors import SignatureError
 from hub.model import ResultKind
 from hub.results import engagement
 from hub.results.engagement import Visit, Watch
+from hub.sdk.connector import WebhookEvent
 from hub.sdk.events import RelayEvent
 from hub.signing import Signer
 from hub.store import events, inbox
@@ -28,14 +31,18 @@ def inbox_of(relay: str) -> str:
     return f"relay {relay}"
 
 
-async def store(conn: Connection, clock: Clock, relay: str, told: list[RelayEvent]) -> int:
-    """Keep events in the caller's transaction, to be worked later. Returns how many were new."""
-    return await inbox.store(conn, inbox_of(relay), [_entry(each) for each in told], received_at=clock.now())
+def post(
+    relay: str, told: list[RelayEvent], received_at: datetime, body: bytes, unread: str = ""
+) -> inbox.Post:
+    """A call as the inbox keeps it, to be worked later; `unread` says why it was not understood."""
+    return inbox.Post(
+        inbox_of(relay), [_entry(each) for each in told], received_at, body if unread else b"", unread=unread
+    )
 
 
-def _entry(event: RelayEvent) -> inbox.WebhookEvent:
-    return inbox.WebhookEvent(
-        key=event.once or event.key, object="mail", id=event.token or event.message_id, action="none",
+def _entry(event: RelayEvent) -> WebhookEvent:
+    return WebhookEvent(
+        key=event.once or event.key, object="mail", id=event.token or event.message_id or "unnamed", action="none",
         occurred_at=event.occurred_at, payload=inbox.packed(event),
     )  # fmt: skip
 

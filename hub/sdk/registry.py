@@ -19,7 +19,7 @@ from hub.sdk.relay import Relay
 
 GROUP = "hub.connectors"
 BUILT_IN_NAMES = (
-    "hubspot", "google_analytics", "smtp", "sendgrid", "amazon_ses", "mailgun", "postmark", "brevo", "signed",
+    "hubspot", "google_analytics", "smtp", "webhook", "sendgrid", "amazon_ses", "mailgun", "postmark", "brevo", "signed",
 )  # fmt: skip
 BUILT_IN = {name: f"connectors.{name}" for name in BUILT_IN_NAMES}
 

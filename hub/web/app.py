@@ -9,6 +9,7 @@ from starlette.routing import Route
 
 from hub.jobs.runtime import Runtime
 from hub.web import status, tracking, webhooks
+from hub.web.intake import Intake
 
 
 def application(runtime: Runtime) -> Starlette:
@@ -19,7 +20,8 @@ def application(runtime: Runtime) -> Starlette:
             Route("/status.json", status.numbers),
             Route("/healthz", health),
             Route("/webhooks/relays/{relay}", webhooks.receive_events, methods=["POST"]),
-            Route("/webhooks/{connection}", webhooks.receive, methods=["POST"]),
+            Route("/webhooks/{connection}", webhooks.receive, methods=["POST", "GET", "HEAD"]),
+            Route("/webhooks/{connection}/{rest:path}", webhooks.receive, methods=["POST", "GET", "HEAD"]),
             Route("/o/{token}", tracking.open_pixel, methods=["GET", "HEAD"]),
             Route("/c/{token}", tracking.click, methods=["GET", "HEAD"]),
             Route("/t/{token}", tracking.trap, methods=["GET", "HEAD"]),
@@ -28,6 +30,7 @@ def application(runtime: Runtime) -> Starlette:
         ]
     )
     app.state.runtime = runtime
+    app.state.intake = Intake(runtime.db, runtime.bell)
     return app
 
 
