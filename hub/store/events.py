@@ -244,14 +244,21 @@ async def keep_report(
     detail: dict[str, Any],
     *,
     now: datetime,
+    raw: bytes | None = None,
 ) -> bool:
-    """Remember a report that was read. Returns False when it was read before."""
+    """Remember a report that was read, and the whole of one that could not be. Returns False when it was read before."""
     cursor = await conn.execute(
-        """INSERT INTO report (source_key, received_at, delivery_id, verdict, detail) VALUES (%s, %s, %s, %s, %s)
+        """INSERT INTO report (source_key, received_at, delivery_id, verdict, detail, raw) VALUES (%s, %s, %s, %s, %s, %s)
            ON CONFLICT (source_key) DO NOTHING""",
-        [source_key, now, delivery_id, verdict, Jsonb(detail)],
+        [source_key, now, delivery_id, verdict, Jsonb(detail), raw],
     )
     return cursor.rowcount == 1
+
+
+async def address(conn: AsyncConnection[Any], delivery_id: int) -> str | None:
+    """Where a mail was sent to."""
+    row = await (await conn.execute("SELECT email FROM delivery WHERE id = %s", [delivery_id])).fetchone()
+    return row[0] if row else None
 
 
 async def exists(conn: AsyncConnection[Any], delivery_id: int) -> bool:
