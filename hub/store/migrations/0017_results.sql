@@ -1,4 +1,4 @@
--- depends: 0015_inbox
+-- depends: 0016_pulling
 -- What came back, understood: where each mail stands, who read it (a person or a machine), and suppressions that were wrong.
 
 ALTER TABLE delivery ADD COLUMN result text -- sent, delayed, delivered or bounced; NULL: nothing came back yet
