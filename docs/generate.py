@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 import tomllib
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from datetime import date, datetime, timedelta
 from decimal import Decimal
@@ -30,13 +31,14 @@ from rich.cells import cell_len
 from ruamel.yaml import YAML
 
 from hub import mapping as mappings
+from hub.bounces import known_replies
 from hub.cli import main as command_line
 from hub.config import settings as sections
 from hub.document import load as load_document
 from hub.errors import HubError
 from hub.mapping import transforms
 from hub.mapping.language import Entry
-from hub.model import CONTACT_FIELDS, DEAL_FIELDS, FieldType
+from hub.model import CONTACT_FIELDS, DEAL_FIELDS, RESULTS, FieldType
 from hub.rules.functions import FUNCTIONS, SCALARS
 from hub.sdk import registry
 
@@ -120,7 +122,8 @@ def shown(value: Any) -> str:
         return ""
     if isinstance(value, timedelta):
         hours, minutes = value.total_seconds() / 3600, value.total_seconds() / 60
-        return f"`{hours:.0f}h`" if hours >= 1 else f"`{minutes:.0f}m`"
+        seconds = f"`{value.total_seconds():.0f}s`"
+        return f"`{hours:.0f}h`" if hours >= 1 else f"`{minutes:.0f}m`" if minutes >= 1 else seconds
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"
     return "" if isinstance(value, BaseModel) else f"`{value}`"
@@ -148,7 +151,7 @@ def connector(name: str) -> str:
 
 def settings(name: str) -> str:
     """A connector's own keys, or those of a section among them: `smtp.oauth`."""
-    kinds: dict[str, Any] = {**registry.connectors(), **registry.relays()}
+    kinds: dict[str, Any] = {**registry.events(), **registry.connectors(), **registry.relays()}
     name, _, section = name.partition(".")
     model = kinds[name].Settings
     return model_table(inner_model(model.model_fields[section].annotation) if section else model)
@@ -186,7 +189,7 @@ def sources(name: str) -> str:
     contract = YAML(typ="safe").load(ROOT / "contracts" / name / "openapi.yaml")
     found = {
         page
-        for operations in contract["paths"].values()
+        for operations in (contract.get("paths") or contract["webhooks"]).values()
         for node in (operations, *operations.values())
         if isinstance(node, dict) and isinstance(node.get("x-source"), dict)
         for page in node["x-source"]["page"].split("; ")
@@ -318,6 +321,24 @@ def type_table() -> str:
     return table(["type", "for example", "in the hub", "pushed as"], rows)
 
 
+def results() -> str:
+    """The vocabulary of what comes back of a mail."""
+    rows = [[f"`{kind.value}`", means, origin] for kind, (means, origin) in RESULTS.items()]
+    return table(["result", "what it means", "where it comes from"], rows)
+
+
+def replies() -> str:
+    """How many texts of each receiver are known, by what they mean."""
+    found: dict[str, Counter[str]] = {}
+    for row in known_replies():
+        found.setdefault(row.receiver, Counter())[row.kind.value] += 1
+    rows = [
+        [receiver, ", ".join(f"`{kind}` {n}" for kind, n in kinds.items())]
+        for receiver, kinds in found.items()
+    ]
+    return table(["receiver", "texts"], rows)
+
+
 # --- the command line and the house ------------------------------------------------------------------------------
 
 
@@ -373,7 +394,7 @@ MAKERS: dict[str, Callable[..., str]] = {
     "keys": keys, "connector": connector, "settings": settings, "mapping": shipped, "sources": sources, "fields": fields,
     "functions": functions, "scalars": scalars, "transforms": transform_table,
     "entries": pull_examples, "written": push_examples, "types": type_table, "commands": commands,
-    "tree": tree, "floors": floors,
+    "tree": tree, "floors": floors, "replies": replies, "results": results,
 }  # fmt: skip
 
 # --- the picture ---------------------------------------------------------------------------------------------

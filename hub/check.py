@@ -20,7 +20,7 @@ from hub import lists
 from hub import mapping as mappings
 from hub.config.countries import COUNTRIES
 from hub.config.loading import Config, nearest, read, shape_problems
-from hub.config.settings import ListSection, Send, SetFields, Step, When
+from hub.config.settings import EventsSection, ListSection, Send, SetFields, Step, When
 from hub.document import At, Problem, Problems
 from hub.document import load as load_document
 from hub.errors import ConfigError, RuleError
@@ -320,9 +320,21 @@ class _Checker:
                 self._wrong(("relays", name, "connector"), what, nearest(section.connector, kinds))
                 continue
             self._own(("relays", name), kinds[section.connector].Settings, section.own)
+            self._events(name, section.events)
         self._ways()
         if self.settings.messages and not self._names("relays"):
             self._wrong(("messages",), "there are messages and no relay to send them", "add relays", key=True)
+
+    def _events(self, relay: str, section: EventsSection | None) -> None:
+        kinds = registry.events()
+        if section is None:
+            return
+        at: At = ("relays", relay, "events")
+        if section.from_ not in kinds:
+            what = f"nothing reads events of {section.from_!r}"
+            self._wrong((*at, "from"), what, nearest(section.from_, kinds))
+            return
+        self._own(at, kinds[section.from_].Settings, section.own)
 
     def _dkim(self) -> None:
         for domain, sections in self.settings.dkim.items():

@@ -157,7 +157,34 @@ class ResultKind(StrEnum):
     COMPLAINED = "complained"
     OPENED = "opened"
     CLICKED = "clicked"
+    REPLIED = "replied"  # a person wrote back
     UNSUBSCRIBED = "unsubscribed"
+
+
+RESULTS: dict[ResultKind, tuple[str, str]] = {
+    ResultKind.SENT: ("the relay accepted the mail", "the relay's answer, or its events"),
+    ResultKind.DELIVERED: (
+        "the receiver took it, or no failure came within `results.delivered_after`",
+        "the relay's events, a report, or the hub's clock",
+    ),
+    ResultKind.DELAYED: ("it is still being tried; told to nobody", "the relay's events, or a report"),
+    ResultKind.BOUNCED: (
+        "refused for good; the class says why",
+        "the relay's answer or events, or a report",
+    ),
+    ResultKind.COMPLAINED: ("the reader called it spam", "the relay's events, or a report (ARF)"),
+    ResultKind.OPENED: (
+        "the images were loaded, by a person or a machine",
+        "the hub's web, or the relay's events",
+    ),
+    ResultKind.CLICKED: (
+        "a link was followed, by a person or a machine",
+        "the hub's web, or the relay's events",
+    ),
+    ResultKind.REPLIED: ("a person wrote back", "a mail"),
+    ResultKind.UNSUBSCRIBED: ("the purpose is stopped", "the hub's web, or the relay's events"),
+}
+"""What each result means, and where it comes from."""
 
 
 class BounceClass(StrEnum):

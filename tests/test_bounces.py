@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from hub.bounces import classify, enhanced_code
+from hub.bounces import KnownReply, classify, enhanced_code, known_replies, signature
 from hub.model import BounceClass as B
 
 
@@ -72,3 +74,58 @@ def test_enhanced_code() -> None:
     assert enhanced_code("550 5.1.10 gone") == "5.1.10"
     assert enhanced_code("version 10.5.1.1.2 of 250") == ""
     assert enhanced_code("250 ok") == ""
+
+
+@pytest.mark.parametrize("row", known_replies(), ids=lambda row: f"{row.receiver}: {row.example[:40]}")
+def test_each_row_of_the_table_decides_its_own_example(row: KnownReply) -> None:
+    stage = row.stage or "rcpt"
+    first = next(r for r in known_replies() if r.stage in ("", stage) and r.pattern.search(row.example))
+    assert first is row
+    basic = int(row.example[:3]) if row.example[:3].isdigit() else 0
+    expected = B.TRANSIENT if 400 <= basic < 500 and row.kind in (B.ADDRESS, B.ADDRESS_WEAK) else row.kind
+    assert (
+        classify(code=basic, enhanced=enhanced_code(row.example), text=row.example, stage=stage) is expected
+    )
+
+
+def test_each_row_names_its_source() -> None:
+    assert all(row.source.strip() and row.receiver.strip() for row in known_replies())
+
+
+@given(
+    st.integers(400, 599),
+    st.sampled_from([2, 4, 5]),
+    st.integers(0, 99),
+    st.integers(0, 999),
+    st.text(max_size=60),
+)
+def test_what_is_not_understood_never_suppresses(
+    code: int, of: int, subject: int, detail: int, text: str
+) -> None:
+    enhanced = f"{of}.{subject}.{detail}"
+    found = classify(code=code, enhanced=enhanced, text=text)
+    if not any(row.pattern.search(text) for row in known_replies()) and not enhanced_code(text):
+        assert found is not B.ADDRESS or (code >= 500 and enhanced in {"5.1.1", "5.1.3", "5.1.6", "5.1.10"})
+
+
+RECEIVERS = ("Gmail", "Yahoo", "Microsoft", "iCloud", "GMX and Web.de", "Proofpoint", "Mimecast", "Barracuda")
+
+
+@pytest.mark.parametrize("receiver", RECEIVERS)
+def test_a_receivers_words_about_us_are_no_word_about_the_address(receiver: str) -> None:
+    rows = [row for row in known_replies() if row.receiver == receiver]
+    assert rows
+    for row in rows:
+        if row.kind in (B.REPUTATION, B.POLICY, B.CONTENT):
+            # The trap of the field: a text about the sender under the code of a dead mailbox.
+            assert classify(code=550, enhanced="5.1.1", text=f"550 5.1.1 {row.example[4:]}") is row.kind
+
+
+def test_a_signature_holds_nothing_personal() -> None:
+    one = signature(
+        "550 5.1.1 <ann@example.net>: user unknown (mx1.example.net[192.0.2.7]) https://x.example/a1"
+    )
+    two = signature(
+        "550 5.1.1 <bob.b@example.net>: User unknown (mx22.example.net[192.0.2.99]) https://x.example/b9"
+    )
+    assert one == two == "user unknown"

@@ -255,6 +255,18 @@ EXPECTED: dict[str, list[tuple[str, str]]] = {
             "oauth is incomplete; give refresh_token, or client_secret and scope for client credentials",
         ),
     ],
+    "54-relay-events": [
+        ("54-relay-events.yaml:22:20", "nothing reads events of 'sendgird'; did you mean 'sendgrid'?"),
+        (
+            "54-relay-events.yaml:27:42",
+            "this is no public key; copy it from the webhook's security features",
+        ),
+        ("54-relay-events.yaml:27:48", "unknown key 'secrets'; known are public_key"),
+        (
+            "54-relay-events.yaml:32:42",
+            'the secret signing_key is written out; write "${NAME}" and set NAME, or use signing_key_file',
+        ),
+    ],
     "60-links": [
         (
             "templates/links.html:1:13",

@@ -22,7 +22,7 @@ from hub.sdk.http import Http
 
 EVENTS = {
     "sent": "email_sent", "delivered": "email_delivered", "bounced": "email_bounce", "complained": "email_complaint",
-    "opened": "email_open", "clicked": "email_click", "unsubscribed": "email_unsubscribe",
+    "opened": "email_open", "clicked": "email_click", "replied": "email_reply", "unsubscribed": "email_unsubscribe",
 }  # fmt: skip
 MAX_EVENTS, MAX_VALUE = 25, 100
 MAX_AGE = timedelta(hours=72)

@@ -23,7 +23,7 @@ EMAIL_TO_CONTACT = 198
 ORDER = [kind.value for kind in ResultKind]
 WORDS = {
     "sent": "Sent", "delivered": "Delivered", "bounced": "Bounced", "complained": "Complained", "opened": "Opened",
-    "clicked": "Clicked", "unsubscribed": "Unsubscribed",
+    "clicked": "Clicked", "replied": "Replied", "unsubscribed": "Unsubscribed",
 }  # fmt: skip
 DATES = {
     "sent": "mailyard_last_sent", "opened": "mailyard_last_opened", "clicked": "mailyard_last_clicked",

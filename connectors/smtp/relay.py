@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Literal, cast
 
@@ -13,6 +13,7 @@ from pydantic import Field, SecretStr, model_validator
 from connectors.smtp.envelope import Extensions
 from connectors.smtp.learning import Learning
 from connectors.smtp.login import connect
+from connectors.smtp.marks import Marked
 from connectors.smtp.oauth import LOOPBACK, OAuthSection, Tokens
 from connectors.smtp.wire import Wire
 from hub.sdk.connector import Context
@@ -112,6 +113,7 @@ class Smtp:
     def __init__(self, name: str, settings: SmtpSettings) -> None:
         self.name, self.settings = name, settings
         self.learning = Learning(settings.pipelining)
+        self.marks: Mapping[str, str] = {}
         self._tokens: Tokens | None = None
         self._context: ssl.SSLContext | None = None
         self._helo = settings.helo
@@ -145,7 +147,7 @@ class Smtp:
             raise NotSent(f"relay {self.name}: connection lost")
         wire.attach(cast(asyncio.Transport, transport), bytes(protocol._buffer))
         try:
-            yield Session(wire)
+            yield Session(wire, self.marks)
         finally:
             await wire.quit()
 
@@ -166,18 +168,18 @@ class Smtp:
 class Session(RelaySession):
     """One session."""
 
-    def __init__(self, wire: Wire) -> None:
-        self.wire = wire
+    def __init__(self, wire: Wire, marks: Mapping[str, str]) -> None:
+        self.wire, self.marks = wire, marks
 
     async def run(self, source: Source) -> None:
         """See `hub.sdk.relay.RelaySession`."""
-        await self.wire.run(source)
+        await self.wire.run(Marked(source, self.marks) if self.marks else source)
 
     async def send(self, return_path: str, recipient: str, message: bytes) -> Reply:
         """See `hub.sdk.relay.RelaySession`."""
         one = _One(Offer(0, return_path, recipient, message))
         try:
-            await self.wire.run(one)
+            await self.run(one)
         except NotSent as error:
             if one.fate is None:
                 raise

@@ -102,7 +102,9 @@ def connectors(place: Place) -> None:
         }
         for name, c in sorted(registry.connectors().items())
     ] + [{"name": name, "title": "relay", "streams": [], "pushes": ["mail"], "webhooks": [], "auth": [], "docs": ""}
-         for name in sorted(registry.relays())]  # fmt: skip
+         for name in sorted(registry.relays())] + [
+        {"name": name, "title": e.title, "streams": [], "pushes": [], "webhooks": ["events of a relay"], "auth": [], "docs": ""}
+        for name, e in sorted(registry.events().items())]  # fmt: skip
     columns = {
         "name": "name", "title": "title", "streams": "pulls", "pushes": "pushes", "webhooks": "webhooks", "auth": "auth",
     }  # fmt: skip

@@ -103,9 +103,22 @@ def _mail_tables(found: dict[str, Any]) -> None:
         if key not in ("events", "decisions", "id") and value not in (None, "")
     ]
     print_table(f"Delivery {found['id']}", {"what": "what", "value": "value"}, rows)
-    columns = {"occurred_at": "at", "kind": "kind", "source": "source", "detail": "detail"}
-    print_table("Came back", columns, found["events"])
+    columns = {
+        "at": "at",
+        "kind": "kind",
+        "by": "by",
+        "source": "source",
+        "detail": "detail",
+        "evidence": "evidence",
+    }
+    print_table("Came back", columns, [{**e, "at": e["occurred_at"], "by": _who(e)} for e in found["events"]])
     _decisions(found["decisions"])
+
+
+def _who(event: dict[str, Any]) -> str:
+    if event["kind"] not in ("opened", "clicked"):
+        return ""
+    return "a machine" if event["machine"] else "a person"
 
 
 def _decisions(rows: list[dict[str, Any]]) -> None:
@@ -154,7 +167,8 @@ def suppression() -> None:
 )
 @click.pass_obj
 def suppressed(place: Place, email: str | None, limit: int) -> None:
-    """How many are suppressed for which reason, and the newest; with EMAIL whether it is, and what was decided about it."""
+    """How many are suppressed for which reason, the newest, and incidents that lifted some; with EMAIL whether it is, and
+    what was decided about it."""
     from hub.jobs import decisions
 
     found = place.run(lambda runtime: decisions.suppressed(runtime, email, limit))
@@ -169,6 +183,9 @@ def suppressed(place: Place, email: str | None, limit: int) -> None:
         print_table(title, columns, rows, empty="not suppressed" if email else "none")
         if email is not None:
             _decisions(found["decisions"])
+        if found["incidents"]:
+            columns = {"began_at": "since", "closed_at": "over", "why": "why", "lifted": "lifted"}
+            print_table("Incidents: bounces about us that suppressed nobody", columns, found["incidents"])
 
     place.show(found, tables)
 

@@ -70,7 +70,8 @@ def serve(place: Place) -> None:
             web = runtime.settings.web
             config = uvicorn.Config(
                 application(runtime), host=web.host, port=web.port, log_level="warning", access_log=False, lifespan="off",
-                timeout_graceful_shutdown=10, proxy_headers=False, server_header=False,
+                timeout_graceful_shutdown=10, server_header=False,
+                proxy_headers=bool(web.proxies), forwarded_allow_ips=list(web.proxies),
             )  # fmt: skip
             server = uvicorn.Server(config)
             watching = asyncio.create_task(

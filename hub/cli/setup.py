@@ -43,7 +43,7 @@ def schema() -> None:
     from hub.config.schema import json_schema
     from hub.sdk import registry
 
-    click.echo(json.dumps(json_schema(registry.connectors(), registry.relays()), indent=2))
+    click.echo(json.dumps(json_schema(registry.connectors(), registry.relays(), registry.events()), indent=2))
 
 
 @click.command()

@@ -11,8 +11,10 @@ from hub.config.secrets import SECRET_KEYS
 from hub.config.settings import Settings
 
 
-def json_schema(connectors: Mapping[str, Any], relays: Mapping[str, Any]) -> dict[str, Any]:
-    """`connectors` and `relays` are name -> class with a `Settings` model."""
+def json_schema(
+    connectors: Mapping[str, Any], relays: Mapping[str, Any], events: Mapping[str, Any]
+) -> dict[str, Any]:
+    """`connectors`, `relays` and `events` are name -> class with a `Settings` model."""
     schema = Settings.model_json_schema(by_alias=True)
     schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "hub.yaml", **schema}
     definitions = schema["$defs"]
@@ -20,13 +22,21 @@ def json_schema(connectors: Mapping[str, Any], relays: Mapping[str, Any]) -> dic
         definitions["ConnectionSection"], connectors, definitions, default=None
     )
     definitions["RelaySection"] = _with_own(definitions["RelaySection"], relays, definitions, default="smtp")
+    definitions["EventsSection"] = _with_own(
+        definitions["EventsSection"], events, definitions, default=None, by="from"
+    )
     return schema
 
 
 def _with_own(
-    section: dict[str, Any], kinds: Mapping[str, Any], definitions: dict[str, Any], default: str | None
+    section: dict[str, Any],
+    kinds: Mapping[str, Any],
+    definitions: dict[str, Any],
+    default: str | None,
+    by: str = "connector",
 ) -> dict[str, Any]:
-    """The section with, for each connector, the keys that it adds; secrets may also come as `<key>_file`."""
+    """The section with, for each connector (which the key `by` names), the keys that it adds; secrets may also come as
+    `<key>_file`."""
     shared = section["properties"]
     cases = []
     for name, kind in sorted(kinds.items()):
@@ -42,12 +52,12 @@ def _with_own(
             for key in own.get("properties", {})
             if not key.endswith("_file")
         }
-        condition: dict[str, Any] = {"properties": {"connector": {"const": name}}}
+        condition: dict[str, Any] = {"properties": {by: {"const": name}}}
         if name != default:
-            condition["required"] = ["connector"]
+            condition["required"] = [by]
         cases.append({"if": condition, "then": {"properties": properties, "additionalProperties": False}})
     return {
         **section,
-        "properties": {**shared, "connector": {**shared["connector"], "enum": sorted(kinds)}},
+        "properties": {**shared, by: {**shared[by], "enum": sorted(kinds)}},
         "allOf": cases,
     }

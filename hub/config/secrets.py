@@ -11,7 +11,7 @@ from hub.document import At, Document, Problem
 
 REFERENCE = re.compile(r"\$\$\{|\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 KEEPERS = ("connections", "relays", "dkim")
-SECRET_KEYS = re.compile(r"(^|_)(token|password|secret|api_key|private_key)$")
+SECRET_KEYS = re.compile(r"(^|_)(token|password|secret|api_key|private_key|signing_key)$")
 
 
 def resolve(data: Any, environ: Mapping[str, str], base_dir: Path) -> Any:

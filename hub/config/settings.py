@@ -94,6 +94,30 @@ class Tracking(Section):
     clicks: bool | None = Field(None, description="lead links in the HTML part through the hub")
 
 
+def _network(text: str) -> str:
+    try:
+        ip_network(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is no address or network; write for example 192.0.2.0/28") from None
+    return text
+
+
+class MachinesSection(Section):
+    """How opens and clicks of machines are told from those of people."""
+
+    soon: Duration = Field(
+        timedelta(seconds=3),
+        description="nobody opens or clicks within so long after sending; `0s`: never too soon",
+    )
+    networks: list[Annotated[str, AfterValidator(_network)]] = Field(
+        default_factory=list, description="further networks that link checks come from, e.g. 198.51.100.0/24"
+    )
+    trap: bool = Field(
+        False,
+        description="put a link that no person sees into the HTML part: who follows it is a machine. Some filters dislike it",
+    )
+
+
 class TrackingSection(Section):
     """What is seen of mails where neither the message nor its purpose says it, and where nothing ever is."""
 
@@ -102,6 +126,9 @@ class TrackingSection(Section):
     off_in: list[str] = Field(
         default_factory=list,
         description="countries of contacts (ISO 3166-1, two letters) whose mails are not tracked; `unknown`: those of none",
+    )
+    machines: MachinesSection = Field(
+        MachinesSection(), description="how machines are told from people, see results"
     )
 
 
@@ -309,12 +336,17 @@ class Serves(Section):
     )
 
 
-def _network(text: str) -> str:
-    try:
-        ip_network(text)
-    except ValueError:
-        raise ValueError(f"{text!r} is no address or network; write for example 192.0.2.0/28") from None
-    return text
+class EventsSection(Section):
+    """How a relay tells what became of its mails, at /webhooks/relays/NAME. Keys beside `from` belong to the plug-in."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, populate_by_name=True)
+
+    from_: str = Field(alias="from", description="whose events, e.g. sendgrid; see `hub connectors`")
+
+    @property
+    def own(self) -> dict[str, Any]:
+        """The plug-in's own keys."""
+        return dict(self.model_extra or {})
 
 
 class RelaySection(Section):
@@ -345,6 +377,9 @@ class RelaySection(Section):
         1.0, ge=0, description="its share among the relays of its order; 0: only when they fail"
     )
     tariff: Tariff | None = Field(None, description="what it costs")
+    events: EventsSection | None = Field(
+        None, description="how it tells what became of its mails, see relay events"
+    )
 
     @property
     def own(self) -> dict[str, Any]:
@@ -373,6 +408,10 @@ class WebSection(Section):
     port: int = Field(8025, ge=0, le=65535, description="port to listen on")
     public_url: str = Field(
         "http://127.0.0.1:8025", description="base of tracking, unsubscribe and webhook URLs"
+    )
+    proxies: list[Annotated[str, AfterValidator(_network)]] = Field(
+        default_factory=list,
+        description="proxies in front, whose X-Forwarded-For tells where a reader comes from, e.g. 10.0.0.0/8",
     )
 
 
@@ -433,6 +472,15 @@ class DeliverabilitySection(Section):
     recheck: Duration = Field(timedelta(minutes=15), description="how long a good answer is believed")
 
 
+class IncidentSection(Section):
+    """When many dead addresses at once are taken for an incident of ours: what they suppressed is let go again."""
+
+    mails: int = Field(20, ge=2, description="so many of one relay, one receiver and one text")
+    within: Duration = Field(
+        timedelta(hours=1), description="within so long; and over when none came for so long"
+    )
+
+
 class BouncesSection(Section):
     """Where delivery status notifications come in."""
 
@@ -440,6 +488,9 @@ class BouncesSection(Section):
         "bounce@localhost", description="return path; becomes bounce+TOKEN@domain for each mail"
     )
     maildir: str | None = Field(None, description="a Maildir folder that the mail server delivers bounces to")
+    incident: IncidentSection = Field(
+        IncidentSection(), description="when many dead addresses at once are not believed"
+    )
 
 
 class ResultsSection(Section):

@@ -10,7 +10,15 @@ from hub.demo import script
 from hub.demo.stage import Stage, get_json
 
 RESULTS = ("delivered", "bounced", "opened", "clicked", "unsubscribed")
-EVENTS = ("email_sent", "email_delivered", "email_bounce", "email_open", "email_click", "email_unsubscribe")
+EVENTS = (
+    "email_sent",
+    "email_delivered",
+    "email_bounce",
+    "email_open",
+    "email_click",
+    "email_reply",
+    "email_unsubscribe",
+)
 
 
 @dataclass

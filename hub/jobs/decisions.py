@@ -11,7 +11,7 @@ from hub.errors import HubError
 from hub.jobs.runtime import Runtime
 from hub.jobs.wake import Wake
 from hub.model import DeliveryState
-from hub.store import decisions, deliveries, fence
+from hub.store import decisions, deliveries, fence, incidents
 
 _FOLLOWS = {"accepted": "results", "queued": "mail"}
 """What a settled mail is work for."""
@@ -96,12 +96,13 @@ async def settle(
 
 
 async def suppressed(runtime: Runtime, email: str | None, limit: int) -> dict[str, Any]:
-    """Suppressed addresses and their sums by reason; of one address also the decisions about it."""
+    """Suppressed addresses and their sums by reason, and incidents that lifted some; of one address the decisions about it."""
     async with runtime.db.connection() as conn:
         return {
             "sums": await decisions.sums(conn),
             "addresses": await decisions.suppressed(conn, email=email, limit=limit),
             "decisions": await decisions.of_address(conn, email) if email else [],
+            "incidents": [] if email else await incidents.recent(conn),
         }
 
 

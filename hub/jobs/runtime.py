@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
+from ipaddress import ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,13 +22,15 @@ from hub.config import Config, load
 from hub.document import load as load_document
 from hub.errors import HubError, SecretError
 from hub.jobs.wake import Bell
+from hub.results.engagement import Watch
 from hub.results.plan import Target
 from hub.rules import Catalog
 from hub.sdk import registry
 from hub.sdk.connector import Connector, Context
+from hub.sdk.events import RelayEvents
 from hub.sdk.http import Http
 from hub.sdk.quota import PULL_SHARE
-from hub.sdk.relay import Relay, made
+from hub.sdk.relay import Marking, Relay, made
 from hub.signing import Signer
 from hub.store.database import Database
 from hub.store.quotas import PostgresQuota
@@ -75,6 +78,12 @@ class Runtime:
         return self.config.base_dir / given if given else None
 
     @cached_property
+    def watch(self) -> Watch:
+        """How machines are told from people who open and click."""
+        given = self.settings.tracking.machines
+        return Watch(given.soon, tuple(ip_network(each) for each in given.networks))
+
+    @cached_property
     def composer(self) -> Composer:
         from hub.mail.compose import Composer
 
@@ -111,13 +120,34 @@ class Runtime:
                     f"relay {name}: unknown connector {section.connector!r}", "see `hub connectors`"
                 )
             own = kind.Settings.model_validate(self.config.own(section.own))
-            context = Context(
-                http=Http(quota=PostgresQuota(self.db), account=f"relay {name}"),
-                clock=self.clock,
-                tokens=PostgresTokens(self.db, self.keys, prefix="relay "),
-            )
-            found[name] = made(kind, name, own, context)
+            relay = found[name] = made(kind, name, own, self._relay_context(name))
+            if name in self.events and isinstance(relay, Marking):
+                relay.marks = self.events[name].marks
         return found
+
+    @cached_property
+    def events(self) -> dict[str, RelayEvents]:
+        """relay -> what reads its events, of those that tell any."""
+        kinds = registry.events()
+        found: dict[str, RelayEvents] = {}
+        for name, section in self.settings.relays.items():
+            if section.events is None:
+                continue
+            kind = kinds.get(section.events.from_)
+            if kind is None:
+                raise HubError(
+                    f"relay {name}: nothing reads events of {section.events.from_!r}", "see `hub connectors`"
+                )
+            own = kind.Settings.model_validate(self.config.own(section.events.own))
+            found[name] = kind(name, own, self._relay_context(name))
+        return found
+
+    def _relay_context(self, name: str) -> Context:
+        return Context(
+            http=Http(quota=PostgresQuota(self.db), account=f"relay {name}"),
+            clock=self.clock,
+            tokens=PostgresTokens(self.db, self.keys, prefix="relay "),
+        )
 
     @cached_property
     def traffic(self) -> Traffic:

@@ -17,8 +17,8 @@ from hub.errors import HubError
 from hub.jobs.runtime import Runtime
 from hub.jobs.wake import Wake
 from hub.mail.send import Sender
-from hub.results import plan, reports
-from hub.store import backlog, campaigns, events, fence
+from hub.results import feedback, plan, reports
+from hub.store import backlog, campaigns, events, fence, incidents
 from hub.sync import inbox, pull, push
 
 log = structlog.get_logger()
@@ -51,7 +51,8 @@ async def waiting(runtime: Runtime) -> list[backlog.Waiting]:
             entrances={name: f.enter.list for name, f in runtime.settings.funnels.items()},
         )
     # What waits for a connection that hub.yaml no longer has, waits on.
-    found = [w for w in found if w.kind not in ("push", "inbox") or w.key in runtime.settings.connections]
+    known = {*runtime.settings.connections, *map(feedback.inbox_of, runtime.events)}
+    found = [w for w in found if w.kind not in ("push", "inbox") or w.key in known]
     if runtime.maildir and (unread := reports.unread(runtime.maildir)):
         found.append(backlog.Waiting("reports", "", unread))
     return found
@@ -67,6 +68,11 @@ async def _pull(runtime: Runtime, key: str) -> Done:
 
 
 async def _inbox(runtime: Runtime, key: str) -> Done:
+    if key.startswith(RELAY := feedback.inbox_of("")):
+        told = await feedback.work(
+            runtime.db, runtime.clock, runtime.signer, runtime.watch, key.removeprefix(RELAY)
+        )
+        return Done(told, (Wake("results"), Wake("lists")) if told else ())
     worked = await inbox.work(runtime.db, runtime.clock, await runtime.connector(key), runtime.mapping(key))
     return Done(worked.done, (Wake("lists"),) if worked.done else ())
 
@@ -128,6 +134,14 @@ async def _reports(runtime: Runtime, key: str) -> Done:
 
 async def _results(runtime: Runtime, key: str) -> Done:
     settled = 0
+    limits = runtime.settings.bounces.incident
+    async with runtime.db.transaction() as conn:
+        found = await incidents.watch(conn, now=runtime.clock.now(), mails=limits.mails, within=limits.within)
+    for each in found:
+        log.warning(
+            "an incident: bounces are about us, not about the addresses",
+            relay=each.relay, receiver=each.receiver, why=each.why, bounces=each.bounces, lifted=each.lifted,
+        )  # fmt: skip
     before = runtime.clock.now() - runtime.settings.results.delivered_after
     while True:
         async with runtime.db.transaction() as conn:

@@ -110,6 +110,7 @@ class Message:
         self._seen = {kind: _first(wishes, settings.tracking, kind) for kind in ("opens", "clicks")}
         self.opens, self.clicks = self._seen["opens"].on, self._seen["clicks"].on
         self._off_in = frozenset(settings.tracking.off_in if self.opens or self.clicks else ())
+        self._trap = self.clicks and settings.tracking.machines.trap
         self._utm = utm.of_message(settings, name)
         self._base_url = settings.web.public_url.rstrip("/")
         self._list_domain = settings.sender.list_domain
@@ -230,6 +231,7 @@ class Message:
                 wording,
                 Links(clicks=self.clicks and tracked, base_url=self._base_url, signer=self.composer.signer, utm=self._utm),
                 opens=self.opens and tracked,
+                trap=self._trap and tracked,
                 header=[*self._header, last + b"MIME-Version: 1.0\r\n"],
                 frame=self._frame,
                 contact_fields=self.composer.contact_fields,
@@ -277,6 +279,8 @@ class Message:
             values["click"] = click.decode()
             if variant.opens:
                 values["open_url"] = f"{self._base_url}/o/{opened.decode()}"
+            if variant.trap:
+                values["trap_url"] = f"{self._base_url}/t/{click.decode()}"
         subject = variant.subject(values)
         preheader = ""
         if variant.has_preheader:

@@ -15,6 +15,8 @@ UNSUBSCRIBE = (
 POSTAL = '<p style="font:12px sans-serif;color:#666;text-align:center">{{ postal_address }}</p>'
 PREHEADER = '<div style="display:none;max-height:0;overflow:hidden">{{ preheader }}</div>'
 PIXEL = '<img src="{{ open_url }}" width="1" height="1" alt="">'
+TRAP = '<a href="{{ trap_url }}" style="display:none" tabindex="-1" aria-hidden="true" rel="nofollow">&#8203;</a>'
+"""A link that no person sees; programs that follow all links follow it too."""
 _UNCHANGED = ("safe", "e", "escape", "forceescape", "trim", "string")
 
 

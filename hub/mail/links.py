@@ -25,7 +25,7 @@ HREF = re.compile(
 """A link in HTML: what stands before its address, and the address in either kind of quotes."""
 _ADDRESS = re.compile(r"https?://(?:[^\s<>\"()\[\]]|\([^\s<>\"()\[\]]*\))+", re.IGNORECASE)
 """A link in plain text; a sentence's end after it is not part of it."""
-_OWN = re.compile(r"\{\{-?\s*unsubscribe_url\s*-?\}\}")
+_OWN = re.compile(r"\{\{-?\s*(?:unsubscribe_url|trap_url)\s*-?\}\}")
 
 
 class Links:
@@ -42,6 +42,7 @@ class Links:
         return {
             "unsubscribe_url": (f"{base}/u/", Token("unsubscribe")),
             "open_url": (f"{base}/o/", Token("open")),
+            "trap_url": (f"{base}/t/", Token("click")),
         }
 
     def led(self, url: str) -> tuple[str, str]:
@@ -133,7 +134,7 @@ class Links:
     def _placed(self, escaped: str, values: Values) -> str:
         """The address of a link as it stands in HTML, led through the hub unless it is our own or leads elsewhere."""
         url = html_lib.unescape(escaped)
-        if not _to_the_web(url) or url == values["unsubscribe_url"]:
+        if not _to_the_web(url) or url in (values["unsubscribe_url"], values.get("trap_url")):
             return escaped
         if self.utm is not None:
             url = self.utm(url)

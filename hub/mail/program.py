@@ -231,7 +231,7 @@ class _Compiler:
         )
 
 
-_PLAIN_NAMES = frozenset({"unsubscribe_url", "open_url", "preheader"})
+_PLAIN_NAMES = frozenset({"unsubscribe_url", "open_url", "trap_url", "preheader"})
 _numbers = count()
 
 

@@ -23,11 +23,10 @@ class Wording:
     html: str
     text: str
 
-    def in_whole(self, *, opens: bool) -> str:
-        """The HTML with the preheader and the pixel."""
-        return footer.within_body(
-            self.html, footer.PREHEADER if self.preheader else "", footer.PIXEL if opens else ""
-        )
+    def in_whole(self, *, opens: bool, trap: bool = False) -> str:
+        """The HTML with the preheader, the trap and the pixel."""
+        last = (footer.TRAP if trap else "") + (footer.PIXEL if opens else "")
+        return footer.within_body(self.html, footer.PREHEADER if self.preheader else "", last)
 
     @property
     def sources(self) -> tuple[str, str, str, str]:
@@ -44,19 +43,20 @@ class Variant:
         links: Links,
         *,
         opens: bool,
+        trap: bool = False,
         header: Sequence[bytes | Given],
         frame: Frame,
         contact_fields: Collection[str],
         constants: Mapping[str, str],
     ) -> None:
-        self.links, self.opens = links, opens
+        self.links, self.opens, self.trap = links, opens, trap
         self.has_preheader = bool(wording.preheader)
         self._fields, self._constants = contact_fields, constants
         self.asks_for_more = False
         self.subject = self._line(wording.subject)
         self.preheader = self._line(wording.preheader)
         text = self._part(_ended(wording.text), html=False)
-        html = self._part(_ended(wording.in_whole(opens=opens)), html=True)
+        html = self._part(_ended(wording.in_whole(opens=opens, trap=trap)), html=True)
         self.mail = Skeleton([*header, frame.before, text, frame.between, html, frame.after])
 
     def _line(self, source: str) -> Callable[[Values], str]:

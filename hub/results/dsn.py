@@ -1,4 +1,5 @@
-"""Read a delivery status notification (RFC 3464 in RFC 6522), as it is met in the wild.
+"""Read a mail that came back: a delivery status notification (RFC 3464 in RFC 6522), as it is met in the wild, a complaint
+(RFC 5965), a person's reply, or what a machine answers (RFC 3834).
 
 What is looked for, in the order of trust: our own signed token in the address that the report was sent to,
 then the Message-ID among the returned headers. A report without either of them proves nothing and does nothing.
@@ -16,6 +17,8 @@ from enum import StrEnum
 import structlog
 
 from hub.bounces import enhanced_code
+from hub.results import answers
+from hub.results import feedback_reports as feedback
 
 log = structlog.get_logger()
 
@@ -24,16 +27,22 @@ class Verdict(StrEnum):
     BOUNCED = "bounced"
     DELAYED = "delayed"
     DELIVERED = "delivered"
-    IGNORED = "ignored"  # an auto-reply or a read receipt: no failure
+    COMPLAINED = "complained"
+    UNSUBSCRIBED = "unsubscribed"  # a provider passes an opt-out on
+    REPLIED = "replied"  # a person wrote back
+    AUTO_REPLY = "auto_reply"  # out of office and the like
+    IGNORED = "ignored"  # a read receipt, "not spam" and the like: no failure
 
 
 @dataclass(frozen=True)
 class Report:
-    """What a report says. `sent_to` are the addresses it came to (our return path), `message_id` the mail's own."""
+    """What a report says. `sent_to` are the addresses it came to (our return path), `message_ids` those of the mail that it
+    is about, `recipients` whom the reporter failed to reach: another address than ours, where the mail was forwarded."""
 
     verdict: Verdict
     sent_to: tuple[str, ...] = ()
-    message_id: str = ""
+    message_ids: tuple[str, ...] = ()
+    recipients: tuple[str, ...] = ()
     code: int = 0
     enhanced: str = ""
     text: str = ""
@@ -57,19 +66,30 @@ def parse(raw: bytes) -> Report:
         raw
     )  # the lenient policy: the newer one raises on some malformed headers
     sent_to = _addresses(message)
+    if (complaint := feedback.read(message)) is not None:
+        kind, returned = complaint
+        found = Verdict(kind) if kind in ("complained", "unsubscribed") else Verdict.IGNORED
+        return Report(found, (*sent_to, *returned), _returned_message_ids(message), text=kind)
     if (fields := _status_fields(message)) is not None:
-        return _from_fields(fields, sent_to, _returned_message_id(message))
+        return _from_fields(fields, sent_to, _returned_message_ids(message))
     if (failed := _free_text_failure(message)) is not None:
         code, text = failed
         return Report(
             Verdict.BOUNCED if code >= 500 else Verdict.DELAYED,
             sent_to,
-            _returned_message_id(message),
-            code,
-            enhanced_code(text),
-            text,
+            _returned_message_ids(message),
+            code=code,
+            enhanced=enhanced_code(text),
+            text=text,
         )
-    return Report(Verdict.IGNORED, sent_to)
+    machine = answers.by_machine(message)
+    if answers.is_report(message) or not (
+        machine or answers.about(message)
+    ):  # a mail that answers none of ours
+        return Report(Verdict.IGNORED, sent_to)
+    return Report(
+        Verdict.AUTO_REPLY if machine else Verdict.REPLIED, sent_to, answers.about(message), text=machine
+    )
 
 
 def _addresses(message: Message[str, str]) -> tuple[str, ...]:
@@ -93,14 +113,21 @@ def _status_fields(message: Message[str, str]) -> dict[str, str] | None:
 
 def _blocks(part: Message[str, str]) -> list[dict[str, str]]:
     payload = part.get_payload()
-    if isinstance(payload, list):  # the parser split the blocks already
-        return [
-            {name.lower(): str(value) for name, value in block.items()}
-            for block in payload
-            if isinstance(block, Message)
-        ]
+    if isinstance(
+        payload, list
+    ):  # the parser split the blocks already, or took the first for a message's headers
+        found = []
+        for block in payload:
+            if isinstance(block, Message):
+                found.append({name.lower(): str(value) for name, value in block.items()})
+                if not block.is_multipart():
+                    found += _in_text(str(block.get_payload()))
+        return found
     decoded = part.get_payload(decode=True)
-    text = decoded.decode("utf-8", "replace") if isinstance(decoded, bytes) else str(payload)
+    return _in_text(decoded.decode("utf-8", "replace") if isinstance(decoded, bytes) else str(payload))
+
+
+def _in_text(text: str) -> list[dict[str, str]]:
     texts = re.split(r"\r?\n\s*\r?\n", text)
     return [
         {k.lower(): str(v) for k, v in email.message_from_string(block).items()}
@@ -109,14 +136,19 @@ def _blocks(part: Message[str, str]) -> list[dict[str, str]]:
     ]
 
 
-def _from_fields(fields: dict[str, str], sent_to: tuple[str, ...], message_id: str) -> Report:
+def _from_fields(fields: dict[str, str], sent_to: tuple[str, ...], message_ids: tuple[str, ...]) -> Report:
     diagnostic = re.sub(r"^\s*smtp\s*;\s*", "", fields.get("diagnostic-code", ""), flags=re.IGNORECASE)
     diagnostic = " ".join(diagnostic.split())
     basic = _BASIC.match(diagnostic + " ")
     return Report(
         verdict=_ACTIONS.get(fields.get("action", "").strip().lower(), Verdict.IGNORED),
         sent_to=sent_to,
-        message_id=message_id,
+        message_ids=message_ids,
+        recipients=tuple(
+            address[0].strip("<>").lower()
+            for name in ("final-recipient", "original-recipient")
+            if (address := re.findall(r"[^\s;]+@[^\s;]+", fields.get(name, "")))
+        ),
         code=int(basic[1]) if basic else 0,
         enhanced=enhanced_code(diagnostic) or enhanced_code(fields.get("status", "")),
         text=diagnostic[:500],
@@ -124,8 +156,13 @@ def _from_fields(fields: dict[str, str], sent_to: tuple[str, ...], message_id: s
     )
 
 
+def _returned_message_ids(message: Message[str, str]) -> tuple[str, ...]:
+    found = _returned_message_id(message)
+    return (found,) if found else ()
+
+
 def _returned_message_id(message: Message[str, str]) -> str:
-    """The Message-ID of the mail that came back, from the returned message or its headers."""
+    """The Message-ID of the mail that came back, from the returned message or its headers; empty when it is not there."""
     for part in message.walk():
         kind = part.get_content_type()
         if kind == "message/rfc822" and isinstance(inner := part.get_payload(), list) and inner:

@@ -31,15 +31,16 @@ class Target:
 async def plan(db: Database, clock: Clock, targets: Sequence[Target]) -> set[str]:
     """Put the pushes of all unplanned events into the outbox. Returns the connections that now have work.
 
-    Volume policy: the first event of a kind per delivery, so ten opens of one mail are one write.
+    Volume policy: the first event of a kind per delivery, so ten opens of one mail are one write. What a machine did is told
+    to nobody.
     """
     busy: set[str] = set()
     while True:
         async with db.transaction() as conn:
-            rows = await events.unplanned(conn, BATCH)
+            rows = await events.unplanned(conn, BATCH, now=clock.now())
             if not rows:
                 return busy
-            pushes = [push for row in rows for push in _pushes(row, targets, clock)]
+            pushes = [p for row in rows if not row["machine"] for p in _pushes(row, targets, clock)]
             if await enqueue(conn, pushes):
                 busy.update(p.connection for p in pushes)
             await events.mark_planned(conn, [row["id"] for row in rows], now=clock.now())

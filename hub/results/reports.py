@@ -8,16 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import structlog
 from psycopg import AsyncConnection
 
 from hub.bounces import classify
 from hub.clock import Clock
 from hub.errors import SignatureError
-from hub.model import ResultKind
+from hub.model import BounceClass, ResultKind
 from hub.results import dsn
 from hub.signing import Signer
 from hub.store import events
 from hub.store.database import Database
+
+log = structlog.get_logger()
 
 BATCH = 200
 MAX_BYTES = 1_000_000
@@ -31,6 +34,16 @@ class Taken:
     bounced: int = 0
     unmatched: int = 0
     ignored: int = 0
+    unreadable: int = 0
+
+
+_KINDS = {
+    dsn.Verdict.BOUNCED: ResultKind.BOUNCED, dsn.Verdict.DELAYED: ResultKind.DELAYED,
+    dsn.Verdict.DELIVERED: ResultKind.DELIVERED, dsn.Verdict.COMPLAINED: ResultKind.COMPLAINED,
+    dsn.Verdict.UNSUBSCRIBED: ResultKind.UNSUBSCRIBED, dsn.Verdict.REPLIED: ResultKind.REPLIED,
+}  # fmt: skip
+_FAILURES = (dsn.Verdict.BOUNCED, dsn.Verdict.DELAYED)
+_NEEDS_NO_MAIL = (dsn.Verdict.IGNORED, dsn.Verdict.AUTO_REPLY)
 
 
 async def take(db: Database, clock: Clock, signer: Signer, maildir: Path) -> Taken:
@@ -81,28 +94,47 @@ def _move(files: list[Path], seen: Path) -> None:
 
 async def _one(conn: AsyncConnection[Any], clock: Clock, signer: Signer, raw: bytes, taken: Taken) -> None:
     taken.read += 1
-    report = dsn.parse(raw)
+    key = "dsn:" + hashlib.sha256(raw).hexdigest()
+    try:
+        report = dsn.parse(raw)
+    except Exception as error:  # a stranger wrote it; what stops the parser must not stop the mailbox
+        reason = f"cannot be read: {type(error).__name__}"
+        log.warning("a mail is set aside", reason=reason)
+        await events.keep_report(conn, key, "unreadable", None, {"reason": reason}, now=clock.now(), raw=raw)
+        taken.unreadable += 1
+        return
     delivery_id = await _match(conn, signer, report)
     verdict = report.verdict.value
-    if delivery_id is None and report.verdict is not dsn.Verdict.IGNORED:
+    if delivery_id is None and report.verdict not in _NEEDS_NO_MAIL:
         verdict = "unmatched"
-    kind = classify(code=report.code, enhanced=report.enhanced, text=report.text, stage=report.stage)
-    detail = {"code": report.code, "enhanced": report.enhanced, "reason": report.text, "class": kind.value}
-    key = "dsn:" + hashlib.sha256(raw).hexdigest()
+    detail = await _detail(conn, report, delivery_id)
     await events.keep_report(conn, key, verdict, delivery_id, detail, now=clock.now())
-    kinds = {"bounced": ResultKind.BOUNCED, "delayed": ResultKind.DELAYED, "delivered": ResultKind.DELIVERED}
-    if delivery_id is not None and verdict in kinds:
-        evidence = events.Evidence(delivery_id, kinds[verdict], clock.now(), "dsn", key, detail)
+    if delivery_id is not None and report.verdict in _KINDS:
+        evidence = events.Evidence(delivery_id, _KINDS[report.verdict], clock.now(), "dsn", key, detail)
         await events.record(conn, evidence, now=clock.now())
     taken.bounced += verdict == "bounced"
     taken.unmatched += verdict == "unmatched"
-    taken.ignored += verdict == "ignored"
+    taken.ignored += report.verdict in _NEEDS_NO_MAIL
+
+
+async def _detail(conn: AsyncConnection[Any], report: dsn.Report, delivery_id: int | None) -> dict[str, Any]:
+    if report.verdict not in _FAILURES:
+        return {"reason": report.text} if report.text else {}
+    kind = classify(code=report.code, enhanced=report.enhanced, text=report.text, stage=report.stage)
+    detail: dict[str, Any] = {"code": report.code, "enhanced": report.enhanced, "reason": report.text}
+    if kind is BounceClass.ADDRESS and delivery_id is not None and report.recipients:
+        ours = await events.address(conn, delivery_id)
+        if (
+            ours and ours.lower() not in report.recipients
+        ):  # what it was forwarded to died, not what we sent to
+            kind, detail["forwarded"] = BounceClass.ADDRESS_WEAK, True
+    return {**detail, "class": kind.value}
 
 
 async def _match(conn: AsyncConnection[Any], signer: Signer, report: dsn.Report) -> int | None:
     """The delivery that a report is about, by the tokens that only our mails carry: the return path, the Message-ID."""
     reads = [(signer.read_return_path, address) for address in report.sent_to]
-    for read, text in [*reads, (signer.read_message_id, report.message_id)]:
+    for read, text in [*reads, *((signer.read_message_id, each) for each in report.message_ids)]:
         try:
             delivery_id = read(text)
         except SignatureError:

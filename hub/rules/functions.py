@@ -37,12 +37,13 @@ Writer = Callable[[Mapping[str, Any], Values], str]
 class Argument:
     """`kind` is text, number, whole number (from 1), duration, time, or condition (about the deal, without a name).
 
-    `names` says what a text must name: list, message, purpose, segment or connection.
+    `names` says what a text must name: list, message, purpose, segment or connection; `choices` the only texts it takes.
     """
 
     kind: str = "text"
     required: bool = False
     names: str = ""
+    choices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,8 @@ def _event(kind: str) -> Writer:
     def write(given: Mapping[str, Any], value: Values) -> str:
         tests = ["e.contact_id = c.id", f"e.kind = {value(kind)}"]
         mails = ""
+        if given.get("by", "person") == "person":
+            tests.append("NOT e.machine")
         if "message" in given:
             mails = " JOIN delivery v ON v.id = e.delivery_id"
             tests.append(f"v.message = {value(given['message'])}")
@@ -149,6 +152,8 @@ def _mail(kind: str, help: str) -> Function:
         "message": Argument(names="message"), "within": Argument("duration"), "after": Argument("time"),
         "before": Argument("time"), "times": Argument("whole number"),
     }  # fmt: skip
+    if kind in ("opened", "clicked"):
+        arguments["by"] = Argument(choices=("person", "anybody"))
     return Function(arguments, _event(kind), help, "message", lambda given: f"event:{kind}", turns)
 
 
@@ -186,8 +191,8 @@ FUNCTIONS: dict[str, Function] = {
         lambda given: of_list(given["name"]),
     ),
     "received": _mail("sent", "was sent a message"),
-    "opened": _mail("opened", "opened a message"),
-    "clicked": _mail("clicked", "clicked in a message"),
+    "opened": _mail("opened", "opened a message; `by => 'anybody'`: or a machine did"),
+    "clicked": _mail("clicked", "clicked in a message; `by => 'anybody'`: or a machine did"),
     "replied": _mail("replied", "replied to a message"),
     "bounced": _mail("bounced", "a message to them bounced"),
     "complained": _mail("complained", "reported a message as spam"),

@@ -212,6 +212,9 @@ class Operands:
             if moment is None:
                 self._wrong(node, f"{plain!r} is no time", f"write {key} => '2026-11-24'")
             return moment
+        if argument.choices and plain not in argument.choices:
+            self._wrong(node, f"{key} cannot be {plain!r}", nearest(plain, argument.choices))
+            return None
         if argument.names:
             self.used[argument.names].add(plain)
             known: Iterable[str] | None = getattr(self.catalog, f"{argument.names}s")

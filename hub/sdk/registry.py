@@ -1,6 +1,7 @@
 """Which connectors and relays are installed: the entry point group `hub.connectors`, found when first asked for.
 
-An entry point names a module with `connector` (a `Connector` class) or `relay` (a `Relay` class). One that
+An entry point names a module with `connector` (a `Connector` class), `relay` (a `Relay` class) or `events` (a `RelayEvents`
+class). One that
 cannot be loaded is reported by name and harms no other.
 """
 
@@ -13,10 +14,14 @@ from types import ModuleType
 from typing import Any
 
 from hub.sdk.connector import Connector
+from hub.sdk.events import RelayEvents
 from hub.sdk.relay import Relay
 
 GROUP = "hub.connectors"
-BUILT_IN = {name: f"connectors.{name}" for name in ("hubspot", "google_analytics", "smtp", "webhook")}
+BUILT_IN_NAMES = (
+    "hubspot", "google_analytics", "smtp", "webhook", "sendgrid", "amazon_ses", "mailgun", "postmark", "brevo", "signed",
+)  # fmt: skip
+BUILT_IN = {name: f"connectors.{name}" for name in BUILT_IN_NAMES}
 
 
 @cache
@@ -33,8 +38,8 @@ def _modules() -> tuple[dict[str, ModuleType], dict[str, str]]:
             # A stranger's plug-in may fail in any way; it is named, and the others go on.
             broken[name] = f"{type(error).__name__}: {error}"
             continue
-        if not hasattr(module, "connector") and not hasattr(module, "relay"):
-            broken[name] = f"{value} has neither `connector` nor `relay`"
+        if not any(hasattr(module, kind) for kind in ("connector", "relay", "events")):
+            broken[name] = f"{value} has neither `connector` nor `relay` nor `events`"
             continue
         found[name] = module
     return found, broken
@@ -48,6 +53,11 @@ def connectors() -> dict[str, type[Connector[Any]]]:
 def relays() -> dict[str, type[Relay]]:
     """name -> relay class."""
     return {name: module.relay for name, module in _modules()[0].items() if hasattr(module, "relay")}
+
+
+def events() -> dict[str, type[RelayEvents]]:
+    """name -> class of what reads a relay's events."""
+    return {name: module.events for name, module in _modules()[0].items() if hasattr(module, "events")}
 
 
 def broken() -> dict[str, str]:

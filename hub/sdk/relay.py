@@ -7,6 +7,7 @@ message nothing was accepted; after it, until the answer, nobody knows.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
 
@@ -157,6 +158,19 @@ class Equipped(Protocol):
         """Called once, before the first session, with what connectors get: HTTP (`context.http.configured(...)`), the
         clock, and a token store in which this relay's names meet no other's."""
         ...
+
+
+@runtime_checkable
+class Marking(Protocol):
+    """A relay that can give a header to each mail: it has this attribute beside `Relay`'s. `{token}` in a header stands for
+    the token in the mail's return path (`token_of`); the headers go out as the first ones of the mail."""
+
+    marks: Mapping[str, str]
+
+
+def token_of(return_path: str) -> str:
+    """Our token in `bounce+TOKEN@domain`; empty where there is none."""
+    return return_path.rpartition("@")[0].rpartition("+")[2] if "+" in return_path else ""
 
 
 def made(kind: type[Relay], name: str, settings: RelaySettings, context: Context) -> Relay:

@@ -9,6 +9,8 @@ from typing import Any
 
 from psycopg import AsyncConnection
 
+from hub.store.events import GIVEN_UP, UNSURE
+
 LIST_MAX_AGE = timedelta(minutes=5)
 NIGHT = timedelta(hours=3)
 """When lists are held against their whole rules, after midnight in UTC."""
@@ -65,10 +67,13 @@ async def waiting(
            OR (lease_until IS NOT NULL AND (lease_until < clock_timestamp() OR NOT work_is_held('worker:' || claimed_by)))
         HAVING count(*) > 0
         UNION ALL
-        SELECT 'results', '', count(*) FROM event WHERE planned_at IS NULL HAVING count(*) > 0
+        SELECT 'results', '', count(*) FROM event
+        WHERE planned_at IS NULL AND (kind NOT IN ('opened', 'clicked') OR received_at <= %(now)s - %(unsure)s)
+        HAVING count(*) > 0
         UNION ALL
         SELECT 'results', 'settle', count(*) FROM delivery
-        WHERE state = 'accepted' AND settled_at IS NULL AND sent_at <= %(now)s - %(delivered_after)s HAVING count(*) > 0
+        WHERE state = 'accepted' AND settled_at IS NULL AND sent_at <= %(now)s - %(delivered_after)s
+          AND (result IS DISTINCT FROM 'delayed' OR sent_at <= %(now)s - %(trying)s) HAVING count(*) > 0
         UNION ALL
         SELECT 'push', connection, count(*) FROM outbox
         WHERE (state = 'queued' AND due_at <= clock_timestamp())
@@ -80,6 +85,8 @@ async def waiting(
             "list_max_age": LIST_MAX_AGE,
             "verified_after": last_night(now),
             "delivered_after": delivered_after,
+            "trying": GIVEN_UP,
+            "unsure": UNSURE,
             "funnels": list(entrances),
             "entrances": list(entrances.values()),
         },
@@ -133,10 +140,12 @@ async def next_due(
         await conn.execute(
             """SELECT least(
                    (SELECT min(wake_at) FROM funnel_entry WHERE state = 'active'),
+                   (SELECT min(received_at) + %(unsure)s FROM event WHERE planned_at IS NULL),
                    (SELECT min(due_at) FROM list WHERE retired_at IS NULL AND due_at > %(now)s),
                    (SELECT min(not_before) FROM delivery WHERE state = 'queued' AND coalesce(not_before, '-infinity') > %(now)s),
-                   (SELECT min(sent_at) + %(grace)s FROM delivery WHERE state = 'accepted' AND settled_at IS NULL))""",
-            {"grace": delivered_after, "now": now},
+                   (SELECT min(sent_at + CASE result WHEN 'delayed' THEN greatest(%(grace)s, %(trying)s) ELSE %(grace)s END)
+                    FROM delivery WHERE state = 'accepted' AND settled_at IS NULL))""",
+            {"grace": delivered_after, "trying": GIVEN_UP, "unsure": UNSURE, "now": now},
         )
     ).fetchone()
     return row[0] if row else None

@@ -8,7 +8,7 @@ from typing import Any
 
 from psycopg.rows import dict_row
 
-from hub.store import decisions
+from hub.store import decisions, events
 from hub.store.campaigns import PAUSED
 from hub.store.database import Connection
 from hub.store.decisions import Decision
@@ -23,7 +23,7 @@ _CHOSEN = """
 CHOICES = ("state", "message", "relay", "funnel", "campaign", "email")
 _ROW = """
     d.id, d.message, d.state, d.contact_id, coalesce(d.email, c.email) AS email, d.purpose, d.relay, d.attempts, d.reason,
-    d.reply_code, d.reply_text, d.not_before, d.queued_at, d.sent_at, d.settled_at, nullif(d.funnel, '') AS funnel,
+    d.reply_code, d.reply_text, d.result, d.not_before, d.queued_at, d.sent_at, d.settled_at, nullif(d.funnel, '') AS funnel,
     k.name AS campaign, d.claimed_by, d.lease_until, greatest(d.retry_at - clock_timestamp(), interval '0') AS retry_in
 """
 _FROM = "delivery d JOIN contact c ON c.id = d.contact_id LEFT JOIN campaign k ON k.id = d.campaign_id"
@@ -65,11 +65,12 @@ async def one(conn: Connection, delivery_id: int) -> dict[str, Any] | None:
         if row is None:
             return None
         await cursor.execute(
-            "SELECT occurred_at, kind, source, detail FROM event WHERE delivery_id = %s ORDER BY occurred_at, id",
+            """SELECT occurred_at, kind, source, detail, machine, evidence FROM event
+               WHERE delivery_id = %s ORDER BY occurred_at, id""",
             [delivery_id],
         )
-        events = list(await cursor.fetchall())
-    return {**row, "events": events, "decisions": await decisions.of_delivery(conn, delivery_id)}
+        came_back = list(await cursor.fetchall())
+    return {**row, "events": came_back, "decisions": await decisions.of_delivery(conn, delivery_id)}
 
 
 async def settle(
@@ -115,6 +116,7 @@ async def settle(
                ON CONFLICT (source_key) DO NOTHING""",
             [now, delivery_id],
         )
+        await events.stand(conn, delivery_id, now=now)
     if after == "queued" and campaign == "finished":
         await conn.execute(
             """UPDATE campaign SET state = 'sending', ended_at = NULL

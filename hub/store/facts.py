@@ -65,7 +65,8 @@ async def of_events(
     return await _rows(
         conn,
         """
-        SELECT e.kind AS what, v.message AS value, e.source, e.occurred_at AS at, NULL::bigint AS run
+        SELECT e.kind || CASE WHEN e.machine THEN ' by a machine' ELSE '' END AS what, v.message AS value, e.source,
+               e.occurred_at AS at, NULL::bigint AS run
         FROM event e JOIN delivery v ON v.id = e.delivery_id
         WHERE e.contact_id = %(contact)s AND e.kind = %(kind)s AND (%(message)s::text IS NULL OR v.message = %(message)s)
         ORDER BY e.occurred_at DESC LIMIT %(most)s

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from psycopg import AsyncConnection
@@ -16,6 +16,7 @@ from psycopg.types.json import Jsonb
 from hub.sdk.connector import Unreadable, WebhookEvent, is_whole
 
 MAX_ATTEMPTS = 5
+T = TypeVar("T")
 LONGEST_KEY = 500
 """Octets; of a longer key its hash stands, since an index holds no more than 2,700."""
 UNREAD = "unread"
@@ -142,11 +143,34 @@ async def waiting(conn: AsyncConnection[Any], connection: str, limit: int) -> li
     return [Entry(*row) for row in await cursor.fetchall()]
 
 
-async def done(conn: AsyncConnection[Any], ids: Sequence[int]) -> None:
-    """Worked. What a record held, and the body of a call that was kept whole, are let go: they are taken in now."""
+async def payloads(
+    conn: AsyncConnection[Any], connection: str, limit: int
+) -> list[tuple[int, dict[str, Any]]]:
+    """(id, payload) of new events of a connection, oldest first. Whoever works them holds that kind of work alone."""
+    cursor = await conn.execute(
+        "SELECT id, payload FROM inbox WHERE connection = %s AND state = 'new' ORDER BY id LIMIT %s",
+        [connection, limit],
+    )
+    return list(await cursor.fetchall())
+
+
+def packed(value: Any) -> dict[str, Any]:
+    """A struct as a payload."""
+    found: dict[str, Any] = msgspec.to_builtins(value)
+    return found
+
+
+def unpacked(payload: dict[str, Any], type: type[T]) -> T:
+    """The struct again. Raises ValueError for what is none."""
+    return msgspec.convert(payload, type)
+
+
+async def done(conn: AsyncConnection[Any], ids: Sequence[int], reason: str = "") -> None:
+    """Worked; `reason` says why nothing came of it. What a record held, and the body of a call that was kept whole, are let
+    go: they are taken in now."""
     await conn.execute(
-        "UPDATE inbox SET state = 'done', reason = '', record = NULL, body = NULL, headers = NULL WHERE id = ANY(%s)",
-        [list(ids)],
+        "UPDATE inbox SET state = 'done', reason = %s, record = NULL, body = NULL, headers = NULL WHERE id = ANY(%s)",
+        [reason, list(ids)],
     )
 
 

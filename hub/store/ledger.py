@@ -261,7 +261,7 @@ async def _settle_accepted(conn: AsyncConnection[Any], outcomes: Sequence[Sent],
         ), settled AS (
             UPDATE delivery d SET state = 'accepted', relay = t.relay, subject = t.subject, reply_code = t.reply_code,
                 reply_text = t.reply_text, reason = '', lease_until = NULL, retry_at = NULL,
-                sent_at = coalesce(d.sent_at, %(now)s)
+                sent_at = coalesce(d.sent_at, %(now)s), result = coalesce(d.result, 'sent')
             FROM told t
             WHERE d.id = t.id AND d.claim = t.claim
               AND CASE d.state WHEN 'claimed' THEN true WHEN 'uncertain' THEN true
@@ -296,7 +296,7 @@ async def _settle_others(conn: AsyncConnection[Any], outcomes: Sequence[Sent], *
             SELECT * FROM jsonb_to_recordset(%(rows)s::jsonb) AS t (id bigint, claim bigint, state text, relay text,
                 subject text, reply_code int, reply_text text, reason text, retry_seconds float, offered boolean, bounce jsonb)
         ), held AS (
-            SELECT d.id FROM delivery d JOIN told t ON t.id = d.id ORDER BY d.id FOR UPDATE OF d
+            SELECT d.id, d.attempts FROM delivery d JOIN told t ON t.id = d.id ORDER BY d.id FOR UPDATE OF d
         ), settled AS (
             UPDATE delivery d SET
                 state = CASE WHEN t.state = 'queued' AND t.offered AND d.attempts >= %(max_attempts)s THEN 'rejected'
@@ -305,8 +305,10 @@ async def _settle_others(conn: AsyncConnection[Any], outcomes: Sequence[Sent], *
                 relay = coalesce(nullif(t.relay, ''), d.relay), subject = coalesce(nullif(t.subject, ''), d.subject),
                 reply_code = t.reply_code, reply_text = t.reply_text, reason = t.reason, lease_until = NULL,
                 retry_at = CASE WHEN t.state = 'queued' THEN clock_timestamp() + make_interval(secs => t.retry_seconds) END,
-                settled_at = CASE WHEN t.state = 'rejected' THEN %(now)s ELSE d.settled_at END
-            FROM told t JOIN held USING (id)
+                settled_at = CASE WHEN t.final THEN %(now)s ELSE d.settled_at END,
+                result = CASE WHEN t.final AND t.bounce IS NOT NULL THEN 'bounced' ELSE d.result END
+            FROM (SELECT *, state = 'rejected' OR (state = 'queued' AND offered AND attempts >= %(max_attempts)s) AS final
+                  FROM told JOIN held USING (id)) t
             WHERE d.id = t.id AND d.claim = t.claim
               AND CASE d.state WHEN 'claimed' THEN true WHEN 'uncertain' THEN t.state IN ('rejected', 'queued') ELSE false END
             RETURNING d.id, d.contact_id, d.email, d.state, t.bounce

@@ -27,8 +27,9 @@ _CHAPTERS = """
            concat_ws(' ', d.reply_code::text, d.reply_text, nullif(d.reason, ''))
     FROM delivery d WHERE d.contact_id = %(id)s
     UNION ALL
-    SELECT e.occurred_at, d.message || ' ' || e.kind, e.source,
-           concat_ws(' ', e.detail ->> 'class', e.detail ->> 'reason', e.detail ->> 'link', e.detail ->> 'evidence')
+    SELECT e.occurred_at, d.message || ' ' || e.kind || CASE WHEN e.machine THEN ' by a machine' ELSE '' END, e.source,
+           concat_ws(' ', e.detail ->> 'class', e.detail ->> 'reason', e.detail ->> 'link', e.detail ->> 'evidence',
+                     e.evidence ->> 'signs')
     FROM event e JOIN delivery d ON d.id = e.delivery_id WHERE e.contact_id = %(id)s AND e.kind <> 'sent'
     UNION ALL
     SELECT coalesce(o.confirmed_at, o.created_at),

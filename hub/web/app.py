@@ -19,11 +19,13 @@ def application(runtime: Runtime) -> Starlette:
             Route("/", status.page),
             Route("/status.json", status.numbers),
             Route("/healthz", health),
+            Route("/webhooks/relays/{relay}", webhooks.receive_events, methods=["POST"]),
             Route("/metrics", metrics.scrape),
             Route("/webhooks/{connection}", webhooks.receive, methods=["POST", "GET", "HEAD"]),
             Route("/webhooks/{connection}/{rest:path}", webhooks.receive, methods=["POST", "GET", "HEAD"]),
             Route("/o/{token}", tracking.open_pixel, methods=["GET", "HEAD"]),
             Route("/c/{token}", tracking.click, methods=["GET", "HEAD"]),
+            Route("/t/{token}", tracking.trap, methods=["GET", "HEAD"]),
             Route("/u/{token}", tracking.unsubscribe_page, methods=["GET", "HEAD"]),
             Route("/u/{token}", tracking.unsubscribe, methods=["POST"]),
         ]

@@ -25,10 +25,12 @@ async def open_pixel(request: Request) -> Response:
         delivery_id = runtime.signer.read("open", request.path_params["token"])
     except SignatureError:
         delivery_id = None
-    if delivery_id is not None and request.method == "GET":
-        agent = request.headers.get("user-agent", "")
-        if await engagement.opened(runtime.db, runtime.clock, delivery_id, user_agent=agent):
-            await runtime.bell.ring([Wake("results")])
+    if (
+        delivery_id is not None
+        and request.method == "GET"
+        and await engagement.opened(runtime.db, runtime.clock, delivery_id, _visit(request), runtime.watch)
+    ):
+        await runtime.bell.ring([Wake("results")])
     return Response(PIXEL, media_type="image/gif", headers=NO_STORE)
 
 
@@ -41,10 +43,29 @@ async def click(request: Request) -> Response:
     except SignatureError:
         return _no_token(request)
     if request.method == "GET":
-        agent = request.headers.get("user-agent", "")
-        if await engagement.clicked(runtime.db, runtime.clock, delivery_id, link, user_agent=agent):
+        visit = _visit(request)
+        if await engagement.clicked(runtime.db, runtime.clock, delivery_id, link, visit, runtime.watch):
             await runtime.bell.ring([Wake("results")])
     return RedirectResponse(link, status_code=302, headers=NO_STORE)
+
+
+async def trap(request: Request) -> Response:
+    """`GET /t/{token}`: the link that no person sees. Whoever follows it is a machine, and is led nowhere."""
+    runtime: Runtime = request.app.state.runtime
+    try:
+        delivery_id = runtime.signer.read("click", request.path_params["token"])
+    except SignatureError:
+        return _no_token(request)
+    if request.method == "GET":
+        visit = _visit(request, trap=True)
+        if await engagement.clicked(runtime.db, runtime.clock, delivery_id, "", visit, runtime.watch):
+            await runtime.bell.ring([Wake("results")])
+    return _page("Nothing to see here", "This link leads nowhere.")
+
+
+def _visit(request: Request, *, trap: bool = False) -> engagement.Visit:
+    address = request.client.host if request.client else ""
+    return engagement.Visit(request.headers.get("user-agent", ""), address, trap)
 
 
 async def unsubscribe_page(request: Request) -> Response:

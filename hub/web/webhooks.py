@@ -9,8 +9,9 @@ import structlog
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
-from hub.errors import SignatureError
+from hub.errors import SignatureError, VendorError
 from hub.jobs.runtime import Runtime
+from hub.results import feedback
 from hub.sdk.connector import Connector, WebhookAnswer, WebhookEvent, WebhookRequest
 from hub.store import inbox
 from hub.web import bodies
@@ -42,13 +43,7 @@ async def receive(request: Request) -> Response:
     except bodies.Refused as refused:
         return _refusal(refused.status, refused.why)
     connector = await runtime.connector(connection)
-    incoming = WebhookRequest(
-        method=request.method,
-        url=_public_url(runtime, request),
-        headers={name.lower(): value for name, value in request.headers.items()},
-        body=body,
-        received_at=runtime.clock.wall(),
-    )
+    incoming = _incoming(runtime, request, body)
     try:
         answer = connector.handshake(incoming)
         if answer is not None:
@@ -89,6 +84,60 @@ def _understood(connector: Connector[Any], incoming: WebhookRequest) -> tuple[Se
         return inbox.understood(found)
     log.warning("webhook not understood", connection=connector.name)
     return [], reason
+
+
+async def receive_events(request: Request) -> Response:
+    """`POST /webhooks/relays/{relay}`: what a relay tells of its mails; answers as `receive` does."""
+    runtime: Runtime = request.app.state.runtime
+    relay = request.path_params["relay"]
+    reader = runtime.events.get(relay)
+    if reader is None:
+        return _refusal(404, "no such relay, or it has no `events`")
+    try:
+        body = await bodies.read(request)
+    except ClientDisconnect:
+        return Response(status_code=400)
+    except bodies.Refused as refused:
+        return _refusal(refused.status, refused.why)
+    incoming = _incoming(runtime, request, body)
+    try:
+        await reader.verify(incoming)
+        if await reader.greet(incoming):
+            return JSONResponse({"stored": 0, "repeated": 0})
+    except SignatureError as error:
+        log.warning("a relay's events refused", relay=relay, reason=str(error))
+        return _refusal(401, str(error))
+    except VendorError as error:
+        log.warning("a relay's webhook could not be confirmed", relay=relay, reason=str(error))
+        return _refusal(503, "the subscription could not be confirmed")
+    try:
+        told, unread = reader.events(incoming), ""
+    except (
+        Exception
+    ) as error:  # whatever a plug-in stumbles over: the call is kept whole, and lost is nothing
+        log.warning("a relay's events not understood", relay=relay, reason=type(error).__name__)
+        told, unread = [], f"not understood: {type(error).__name__}"
+    return await _stored(request, feedback.post(relay, told, runtime.clock.now(), body, unread))
+
+
+async def _stored(request: Request, post: inbox.Post) -> Response:
+    intake: Intake = request.app.state.intake
+    try:
+        stored = await intake.store(post)
+    except Busy:
+        return _refusal(503, "not stored in time; call again", {"Retry-After": str(RETRY_AFTER_SECONDS)})
+    told = {"stored": stored.new, "repeated": stored.repeated}
+    return JSONResponse({**told, "kept_whole": True} if stored.whole else told)
+
+
+def _incoming(runtime: Runtime, request: Request, body: bytes) -> WebhookRequest:
+    return WebhookRequest(
+        method=request.method,
+        url=_public_url(runtime, request),
+        headers={name.lower(): value for name, value in request.headers.items()},
+        body=body,
+        received_at=runtime.clock.wall(),
+    )
 
 
 def _refusal(status: int, why: str, headers: dict[str, str] | None = None) -> Response:

@@ -327,3 +327,28 @@ messages:
       pt: {template: gone.html}
     html: '<img src="cid:nobody">'
 """
+
+
+# --- the trap ------------------------------------------------------------------------------------------------------
+
+TRAP = {"tracking": {"machines": {"trap": True}}}
+LINKED = '<p>Hi</p><a href="https://m.example/start">Start</a>'
+
+
+@pytest.mark.parametrize(
+    "html", [LINKED, "{% for d in deals %}{% if loop.first %}x{% endif %}{% endfor %}" + LINKED]
+)
+def test_a_link_that_no_person_sees_leads_straight_to_the_trap(tmp_path: Path, html: str) -> None:
+    token = Signer(b"k" * 32).token("click", 7)
+    found = body(written(message(tmp_path, top=TRAP, html=html)))
+    (hidden,) = re.findall(r'<a href="([^"]+)" style="display:none" tabindex="-1" aria-hidden="true"', found)
+    assert hidden == f"https://hub.example/t/{token}"
+    assert "/t/" not in body(written(message(tmp_path, top=TRAP, html=html)), "plain")
+
+
+def test_there_is_no_trap_unless_it_is_wanted_and_clicks_are_counted(tmp_path: Path) -> None:
+    assert "/t/" not in body(written(message(tmp_path, html=LINKED)))
+    assert "/t/" not in body(written(message(tmp_path, top=TRAP, html=LINKED, track={"clicks": False})))
+    off = {"tracking": {"machines": {"trap": True}, "off_in": ["DE"]}}
+    assert "/t/" not in body(written(message(tmp_path, top=off, html=LINKED), country="DE"))
+    assert "/t/" in body(written(message(tmp_path, top=off, html=LINKED), country="AT"))

@@ -22,6 +22,8 @@ MISTAKES: dict[str, list[str]] = {
     "hasdeal('won')": ["1:1: unknown function 'hasdeal'; did you mean 'has_deal'?"],
     "has_deal": ["1:1: unknown field 'has_deal'; has_deal is a function: write has_deal(...)"],
     "in_list('berlni')": ["1:9: unknown list 'berlni'; did you mean 'berlin'?"],
+    "opened(by => 'persons')": ["1:14: by cannot be 'persons'; did you mean 'person'?"],
+    "received(by => 'anybody')": ["1:10: received has no argument 'by'"],
     "NOT opened('welcom')": ["1:12: unknown message 'welcom'; did you mean 'welcome'?"],
     "consented('newz')": ["1:11: unknown purpose 'newz'; did you mean 'news'?"],
     "in_segment('Partner')": ["1:12: unknown segment 'Partner'; did you mean 'Partners'?"],

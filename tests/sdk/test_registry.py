@@ -61,7 +61,7 @@ def test_broken_ones_are_named_with_the_reason_and_the_others_work() -> None:
         "exiting": "SystemExit: good bye",
         "importing": "ModuleNotFoundError: No module named 'a_library_that_is_not_there'",
         "misspelt": registry.broken()["misspelt"],
-        "empty": "empty_plugin has neither `connector` nor `relay`",
+        "empty": "empty_plugin has neither `connector` nor `relay` nor `events`",
         "absent": "ModuleNotFoundError: No module named 'absent_plugin'",
     }
     assert registry.broken()["misspelt"].startswith("SyntaxError: ")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from itertools import permutations
 from typing import Any
 
 import pytest
@@ -10,9 +11,13 @@ import pytest
 from hub.clock import ManualClock
 from hub.model import BounceClass, ResultKind
 from hub.results import engagement
+from hub.results.engagement import Visit, Watch
 from hub.results.plan import Target, plan
 from hub.store import events
 from hub.store.database import Database
+
+READER = Visit("Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Thunderbird/140.0", "203.0.113.9")
+AT_ONCE = Watch(soon=timedelta())
 
 
 class Post:
@@ -35,11 +40,12 @@ class Post:
                 [known_to, str(contact_id), contact_id, self.clock.now()],
             )
             cursor = await conn.execute(
-                """INSERT INTO delivery (message, contact_id, occurrence, purpose, email, state, queued_at, sent_at)
-                   VALUES ('welcome', %s, 'x', 'news', %s, %s, %s, %s) RETURNING id""",
+                """INSERT INTO delivery (message, contact_id, occurrence, purpose, email, state, lease_until, queued_at, sent_at)
+                   VALUES ('welcome', %s, 'x', 'news', %s, %s, CASE WHEN %s = 'claimed' THEN now() END, %s, %s) RETURNING id""",
                 [
                     contact_id,
                     email,
+                    state,
                     state,
                     self.clock.now(),
                     self.clock.now() if state == "accepted" else None,
@@ -83,7 +89,7 @@ async def test_only_a_dead_address_is_suppressed(post: Post, kind: BounceClass) 
 
 async def test_evidence_settles_an_uncertain_send(post: Post, database: Database, clock: ManualClock) -> None:
     delivery = await post.sent(state="uncertain")
-    assert await engagement.opened(database, clock, delivery)
+    assert await engagement.opened(database, clock, delivery, READER, AT_ONCE)
     assert await post.rows("SELECT state FROM delivery") == [("accepted",)]
     assert await post.rows("SELECT kind FROM event ORDER BY kind") == [("opened",), ("sent",)]
 
@@ -133,8 +139,10 @@ async def test_each_system_is_told_the_first_of_a_kind_once(
 ) -> None:
     delivery = await post.sent()
     for link in ("https://a.example/1", "https://a.example/2"):
-        await engagement.clicked(database, clock, delivery, link)
+        clock.advance(minutes=1)
+        await engagement.clicked(database, clock, delivery, link, READER)
     await engagement.unsubscribed(database, clock, delivery, how="one-click")
+    clock.advance(seconds=10)
     targets = [
         Target("crm", results=True, consent=True, subscriptions={"news": "42"}),
         Target("analytics", results=True, consent=False, needs_contact=False),
@@ -149,3 +157,69 @@ async def test_each_system_is_told_the_first_of_a_kind_once(
     ]
     payloads = await post.rows("SELECT payload FROM outbox WHERE connection = 'analytics'")
     assert all("example.com" not in str(p) for (p,) in payloads)  # analytics learns no address
+
+
+# --- where a mail stands ---------------------------------------------------------------------------------------------
+
+KINDS = [ResultKind.DELIVERED, ResultKind.DELAYED, ResultKind.BOUNCED, ResultKind.OPENED, ResultKind.CLICKED]
+
+
+@pytest.mark.parametrize("state", ["uncertain", "claimed", "queued", "held", "accepted"])
+async def test_every_order_leaves_the_same_row(post: Post, clock: ManualClock, state: str) -> None:
+    stand = set()
+    for number, order in enumerate(permutations(KINDS[:4])):
+        delivery = await post.sent(state=state, email=f"{number}@example.com")
+        for kind in (*order, *order):
+            await post.tell(delivery, kind, f"{delivery}:{kind}", **{"class": "policy"})
+        stand.update(
+            await post.rows(
+                f"SELECT state, result, settled_at IS NOT NULL FROM delivery WHERE id = {delivery}"
+            )
+        )
+    assert stand == {("accepted", "delivered", True)}
+
+
+async def test_a_mail_that_waits_to_be_sent_again_is_not_when_it_arrived(post: Post) -> None:
+    delivery = await post.sent(state="queued")
+    await post.tell(delivery, ResultKind.DELIVERED, "k")
+    assert await post.rows("SELECT state, result, reason FROM delivery") == [
+        ("accepted", "delivered", "settled by evidence: delivered")
+    ]
+    assert await post.rows("SELECT kind FROM event ORDER BY kind") == [("delivered",), ("sent",)]
+
+
+async def test_what_was_excluded_or_refused_stays_so(post: Post) -> None:
+    for state in ("excluded", "rejected"):
+        delivery = await post.sent(state=state, email=f"{state}@example.com")
+        await post.tell(delivery, ResultKind.BOUNCED, f"{delivery}", **{"class": "policy"})
+    assert await post.rows("SELECT state, result FROM delivery ORDER BY id") == [
+        ("excluded", "bounced"),
+        ("rejected", "bounced"),
+    ]
+
+
+async def test_a_delayed_mail_counts_as_delivered_only_when_nobody_tries_it_any_more(
+    post: Post, database: Database, clock: ManualClock
+) -> None:
+    delivery = await post.sent()
+    await post.tell(delivery, ResultKind.DELAYED, "k")
+
+    async def settled() -> int:
+        async with database.transaction() as conn:
+            before = clock.now() - timedelta(hours=24)
+            return await events.settle_delivered(conn, sent_before=before, now=clock.now())
+
+    clock.advance(hours=30)
+    assert await settled() == 0
+    clock.advance(hours=4 * 24)
+    assert await settled() == 1
+    assert await post.rows("SELECT result FROM delivery") == [("delivered",)]
+
+
+async def test_a_complaint_suppresses_and_opts_out_of_everything(post: Post) -> None:
+    delivery = await post.sent()
+    await post.tell(delivery, ResultKind.COMPLAINED, "k", type="abuse")
+    assert await post.rows("SELECT reason FROM suppression") == [("complained: called a mail spam",)]
+    assert await post.rows("SELECT purpose, status, source, proof FROM consent") == [
+        ("*", "out", "complaint", f"called delivery {delivery} spam")
+    ]

@@ -1,0 +1,7 @@
+"""Events of any relay, signed with a shared secret."""
+
+from connectors.signed.events import SignedEvents
+
+events = SignedEvents
+
+__all__ = ["SignedEvents", "events"]
