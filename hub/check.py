@@ -166,6 +166,7 @@ class _Checker:
     def _catalog(self) -> Catalog:
         """All fields of all mappings; a mapping's own mistakes are told here."""
         fields, deal_fields = dict(Catalog().contact_fields), dict(Catalog().deal_fields)
+        company_fields = dict(Catalog().company_fields)
         kinds = registry.connectors()
         self.all_fields_known = set(self.settings.connections) == self._names("connections")
         for name, section in self.settings.connections.items():
@@ -191,6 +192,7 @@ class _Checker:
                 built = mappings.build([d for d in documents if d], kind.known_fields)
                 fields.update(built.contact_fields)
                 deal_fields.update(built.deal_fields)
+                company_fields.update(built.company_fields)
                 self.mappings[name] = built
             except Problems as error:
                 self.all_fields_known = False
@@ -206,7 +208,10 @@ class _Checker:
         lists, messages, purposes, connections = (
             frozenset(self._names(section)) for section in ("lists", "messages", "purposes", "connections")
         )
-        return Catalog(fields, lists, messages, purposes, connections=connections, deal_fields=deal_fields)
+        return Catalog(
+            fields, lists, messages, purposes, connections=connections, deal_fields=deal_fields,
+            company_fields=company_fields,
+        )  # fmt: skip
 
     # --- rules ------------------------------------------------------------------------------------------
 
@@ -249,7 +254,7 @@ class _Checker:
     def _messages(self) -> None:
         for name, section in self.settings.messages.items():
             self._known(("messages", name, "purpose"), "purpose", section.purpose, self._names("purposes"))
-        found = checking.messages(self.config, self.catalog.contact_fields, all_known=self.all_fields_known)
+        found = checking.messages(self.config, self.catalog.template_fields, all_known=self.all_fields_known)
         self.found += found.problems
         self.hints += found.hints
 

@@ -74,8 +74,30 @@ DEAL_FIELDS: dict[str, HubField] = _columns(
     ("owner", FieldType.TEXT, "owner's id in the CRM"),
 )
 
+COMPANY_FIELDS: dict[str, HubField] = _columns(
+    ("name", FieldType.TEXT, "company name"),
+    ("domain", FieldType.TEXT, "web domain, lower case"),
+    (
+        "industry",
+        FieldType.TEXT,
+        "industry, the vendor's internal value where the mapping does not say otherwise",
+    ),
+    ("country", FieldType.TEXT, "ISO 3166-1 alpha-2 code where the mapping knows it"),
+    ("city", FieldType.TEXT, "city"),
+    ("phone", FieldType.TEXT, "phone number as given"),
+    ("employees", FieldType.NUMBER, "how many people work there"),
+    ("revenue", FieldType.NUMBER, "revenue a year, in the CRM's currency"),
+    ("lifecycle", FieldType.TEXT, "lifecycle stage, the vendor's internal value"),
+    ("owner", FieldType.TEXT, "owner's id in the CRM"),
+    ("created_at", FieldType.TIME, "when the CRM created the company"),
+)
+
 
 # --- what a vendor gives -------------------------------------------------------------------------------
+
+
+OBJECTS = {"contacts": "contact", "companies": "company", "deals": "deal", "segments": "segment"}
+"""stream -> the object that its records are."""
 
 
 class RecordState(StrEnum):
@@ -86,17 +108,21 @@ class RecordState(StrEnum):
 
 
 class Link(msgspec.Struct, frozen=True):
-    """A record's tie to another record of the same connection, e.g. a deal to a contact."""
+    """A record's tie to another record of the same connection, e.g. a deal to a contact. One tie a role.
+
+    `primary`, of a company's link: the company is the main one of that contact or deal.
+    """
 
     object: str
     id: str
     role: str = ""
+    primary: bool = False
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
     """One object as a vendor gave it. `fields` holds the vendor's own names and values.
 
-    `object` is `contact`, `deal` or `segment`. A segment's `links` are all its members. `merged_ids` are
+    `object` is `contact`, `company`, `deal` or `segment`. A segment's `links` are all its members. `merged_ids` are
     other ids that now mean this record.
     """
 

@@ -78,8 +78,18 @@ def _contact_tables(one: dict[str, Any]) -> None:
     print_table(f"Contact {one['contact']['id']}", {"field": "field", "value": "value"}, rows)
     columns = {"connection": "connection", "external_id": "id", "state": "state"}
     print_table("Known as", columns, one["identities"])
+    if one["companies"]:
+        columns = {
+            "name": "company",
+            "industry": "industry",
+            "roles": "role",
+            "primary": "primary",
+            "connection": "connection",
+        }
+        print_table("Companies", columns, one["companies"])
     if one["deals"]:
-        print_table("Deals", {"name": "deal", "stage": "stage", "amount": "amount"}, one["deals"])
+        columns = {"name": "deal", "stage": "stage", "amount": "amount", "role": "role", "company": "company"}
+        print_table("Deals", columns, one["deals"])
     if one["consent"]:
         columns = {"purpose": "purpose", "status": "status", "source": "source", "at": "at", "proof": "proof"}
         print_table("Consent", columns, one["consent"])

@@ -13,10 +13,10 @@ from hub.jobs.runtime import Runtime
 from hub.mapping import Mapping, drift
 from hub.mapping.language import NEWEST, Entry
 from hub.mapping.transforms import Step
-from hub.model import VendorField
+from hub.model import OBJECTS, VendorField
 from hub.store import schemas
 
-STREAMS = {"contact": "contacts", "deal": "deals"}
+STREAMS = {object: stream for stream, object in OBJECTS.items() if object != "segment"}
 
 
 def show(runtime: Runtime, connection: str) -> dict[str, Any]:

@@ -82,7 +82,7 @@ class Runtime:
             self.settings,
             self.config.base_dir,
             self.signer,
-            contact_fields=frozenset(self.catalog.contact_fields),
+            contact_fields=self.catalog.template_fields,
         )
 
     @cached_property
@@ -189,7 +189,7 @@ class Runtime:
                 tokens=PostgresTokens(self.db, self.keys),
                 fields={
                     object: mapped.vendor_fields(object)
-                    for object in ("contact", "deal")
+                    for object in ("contact", "company", "deal")
                     if mapped.entries[object]
                 },
             )
@@ -224,14 +224,18 @@ def mapping_of(config: Config, name: str) -> mappings.Mapping:
 def catalog_of(settings: Settings, mapping: Callable[[str], mappings.Mapping]) -> Catalog:
     """What rules and templates may name. Fields are those of all mappings together."""
     fields, deal_fields = dict(Catalog().contact_fields), dict(Catalog().deal_fields)
+    company_fields = dict(Catalog().company_fields)
     for name in settings.connections:
         fields.update(mapping(name).contact_fields)
         deal_fields.update(mapping(name).deal_fields)
+        company_fields.update(mapping(name).company_fields)
     lists, messages, purposes = (
         frozenset(section) for section in (settings.lists, settings.messages, settings.purposes)
     )
     connections = frozenset(settings.connections)
-    return Catalog(fields, lists, messages, purposes, connections=connections, deal_fields=deal_fields)
+    return Catalog(
+        fields, lists, messages, purposes, connections=connections, deal_fields=deal_fields, company_fields=company_fields
+    )  # fmt: skip
 
 
 @asynccontextmanager

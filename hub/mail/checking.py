@@ -129,7 +129,8 @@ class Checker:
             self.problems.append(Problem(place(line, column), what, "write here what it should hold"))
         for name, line in lint.dead_defaults(source):
             what = f"default(...) leaves a blank {name} as it is"
-            self.hints.append(Problem(place(line, 1), what, f"write {{{{ contact.{name} or '...' }}}}"))
+            whole = name if name.startswith("company.") else f"contact.{name}"
+            self.hints.append(Problem(place(line, 1), what, f"write {{{{ {whole} or '...' }}}}"))
         found = (
             lint.html_faults(source) if kind == "html" else lint.text_faults(source) if kind == "text" else []
         )
@@ -148,7 +149,7 @@ class Checker:
     def _unknown_names(self, source: str) -> list[tuple[str, int, int]]:
         """A template's unknown names; fields only where all of them are known."""
         found = template.unknown_names(source, self.fields)
-        return [each for each in found if self.all_known or not each[0].startswith("contact.")]
+        return [each for each in found if self.all_known or not each[0].startswith(("contact.", "company."))]
 
     def _template_file(self, name: str, at: At) -> None:
         file = self.config.base_dir / name

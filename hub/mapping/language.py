@@ -5,6 +5,8 @@
       city: city                                       # short for {field: city}
       score: {field: hubspotscore, type: number}       # a hub field of your own
       lifecycle: {field: lifecyclestage, direction: both, authority: crm}
+    company:
+      industry: {field: industry, transform: lower}
     deal:
       stage: stage_label
     consent:
@@ -28,15 +30,15 @@ from hub.document import Position
 from hub.errors import HubError
 from hub.mapping import transforms
 from hub.mapping.transforms import Step, Transform
-from hub.model import CONTACT_FIELDS, DEAL_FIELDS, FieldType, HubField
+from hub.model import COMPANY_FIELDS, CONTACT_FIELDS, DEAL_FIELDS, FieldType, HubField
 
-STANDARD = {"contact": CONTACT_FIELDS, "deal": DEAL_FIELDS}
+STANDARD = {"contact": CONTACT_FIELDS, "company": COMPANY_FIELDS, "deal": DEAL_FIELDS}
 DIRECTIONS = ("pull", "push", "both")
 ON_BLANK = ("keep", "fill", "clear")
 UNKNOWN = ("pass", "blank", "reject")
 NEWEST = "newest"
 RESERVED = frozenset({"id", "state", "fields", "changed_at", "merged_into"})
-"""What the hub itself keeps of a contact or deal beside its fields; templates and the lineage see both under one roof."""
+"""What the hub itself keeps of an object beside its fields; templates and the lineage see both under one roof."""
 
 
 @dataclass(frozen=True)
@@ -189,6 +191,10 @@ class Mapping:
     def contact_fields(self) -> dict[str, HubField]:
         """Every contact field that rules and templates may name, standard and custom."""
         return self._fields("contact")
+
+    @cached_property
+    def company_fields(self) -> dict[str, HubField]:
+        return self._fields("company")
 
     @cached_property
     def deal_fields(self) -> dict[str, HubField]:

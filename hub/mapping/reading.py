@@ -82,7 +82,9 @@ class _Reader:
         if document.data is None:
             return
         if not isinstance(document.data, dict):
-            self._wrong((), "a mapping file holds contact, deal, consent and match", "see docs/mapping.md")
+            self._wrong(
+                (), "a mapping file holds contact, company, deal, consent and match", "see docs/mapping.md"
+            )
             return
         for section, content in document.data.items():
             if section not in SECTIONS:

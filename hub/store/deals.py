@@ -85,7 +85,7 @@ async def merge(
         f"""
         INSERT INTO deal AS d (connection, external_id, state, vendor_changed_at, content_hash, {names}, fields, changed_at)
         SELECT %s, n.external_id, n.state, n.vendor_changed_at, n.content_hash,
-               {", ".join(_value(name, on_blank.get(name)) for name in COLUMNS)},
+               {", ".join(value_of(name, on_blank.get(name)) for name in COLUMNS)},
                n.fill || coalesce(k.fields, '{{}}') || n.custom, %s
         FROM incoming_deal n LEFT JOIN deal k ON k.connection = %s AND k.external_id = n.external_id
         ON CONFLICT (connection, external_id) DO UPDATE SET
@@ -108,7 +108,7 @@ async def merge(
     )
 
 
-def _value(name: str, policy: str | None) -> str:
+def value_of(name: str, policy: str | None) -> str:
     """What a column becomes: the incoming `n` and the known `k`, by the policy for blanks."""
     if policy == "clear":
         return f"CASE WHEN '{name}' = ANY(n.untold) THEN k.{name} ELSE n.{name} END"

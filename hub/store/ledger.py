@@ -20,6 +20,7 @@ import msgspec
 from psycopg import AsyncConnection
 
 from hub.model import CONTACT_FIELDS, FieldType
+from hub.store import companies
 
 LEASE_SECONDS = 60
 MAX_ATTEMPTS = 30
@@ -198,6 +199,8 @@ _DEALS = """
 
 def _field(name: str) -> str:
     """A contact's field as SQL. What is no text comes as JSON has it, so that templates see one form of it everywhere."""
+    if name.startswith("company."):
+        return companies.of_main(name.removeprefix("company."))[0]
     known = CONTACT_FIELDS.get(name)
     if known is not None and known.column and known.type in (FieldType.TEXT, FieldType.ENUM):
         return f"c.{known.column}"

@@ -8,6 +8,8 @@ from typing import Any
 from psycopg import AsyncConnection
 from psycopg.rows import dict_row
 
+from hub.store import companies
+
 _CHAPTERS = """
     SELECT at, 'contact ' || kind AS what, connection AS who,
            CASE WHEN diff = '{}' THEN '' ELSE (
@@ -46,7 +48,8 @@ _CHAPTERS = """
 
 
 async def tell(conn: AsyncConnection[Any], email: str) -> list[dict[str, Any]]:
-    """A document for each contact of this address: `contact`, `identities`, `deals`, `segments`, `lists`, `consent`, `story`."""
+    """A document for each contact of this address: `contact`, `identities`, `companies`, `deals`, `segments`, `lists`,
+    `consent` and `story`."""
     async with conn.cursor(row_factory=dict_row) as cursor:
         await cursor.execute("SELECT * FROM contact WHERE email = lower(%s) ORDER BY id", [email])
         return [await _about(conn, contact) for contact in await cursor.fetchall()]
@@ -65,8 +68,12 @@ async def _about(conn: AsyncConnection[Any], contact: dict[str, Any]) -> dict[st
         "identities": await rows(
             "SELECT connection, external_id, state, seen_at FROM contact_identity WHERE contact_id = %(id)s ORDER BY 1, 2"
         ),
+        "companies": await companies.of_contact(conn, contact["id"]),
         "deals": await rows(
-            "SELECT name, pipeline, stage, amount, currency, role FROM contact_deal WHERE contact_id = %(id)s ORDER BY name"
+            """SELECT d.name, d.pipeline, d.stage, d.amount, d.currency, d.role,
+                      (SELECT min(k.name) FROM company_deal cd JOIN company k ON k.id = cd.company_id
+                       WHERE cd.connection = d.connection AND cd.deal_ref = d.external_id AND k.state = 'live') AS company
+               FROM contact_deal d WHERE d.contact_id = %(id)s ORDER BY d.name"""
         ),
         "segments": await rows(
             "SELECT connection, name, since FROM contact_segment WHERE contact_id = %(id)s ORDER BY 1, 2"

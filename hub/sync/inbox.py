@@ -14,6 +14,8 @@ from hub.store.database import Database
 from hub.sync.pull import refresh_records
 
 BATCH = 500
+KEPT = ("company", "contact", "deal")
+"""Objects that are read again when an event names one."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ async def work(db: Database, clock: Clock, connector: Connector[Any], mapping: M
         if not entries:
             return Worked(done, failed)
         stuck = False
-        for object in ("contact", "deal"):
+        for object in KEPT:
             of_kind = [e for e in entries if e.object == object]
             if not of_kind:
                 continue
@@ -53,7 +55,7 @@ async def work(db: Database, clock: Clock, connector: Connector[Any], mapping: M
                 done += len(of_kind)
                 async with db.transaction() as conn:
                     await inbox.done(conn, [e.id for e in of_kind])
-        unknown = [e.id for e in entries if e.object not in ("contact", "deal")]
+        unknown = [e.id for e in entries if e.object not in KEPT]
         if unknown:
             failed += len(unknown)
             async with db.transaction() as conn:

@@ -15,10 +15,10 @@ import structlog
 from hub.clock import Clock
 from hub.errors import FixNeeded, Retry, VendorError
 from hub.mapping import Mapping
-from hub.model import Record, RecordState, Rejected
+from hub.model import OBJECTS, Record, RecordState, Rejected
 from hub.sdk.connector import Connector, Cursor, Page
 from hub.sdk.http import metered
-from hub.store import addresses, consent, contacts, deals, runs, segments
+from hub.store import addresses, companies, consent, contacts, deals, runs, segments
 from hub.store.database import Database
 from hub.sync.vanished import Watch
 
@@ -26,7 +26,6 @@ log = structlog.get_logger()
 
 BATCH_RECORDS = 1_000
 RESUME_SECONDS = 30.0
-OBJECTS = {"contacts": "contact", "deals": "deal", "segments": "segment"}
 
 Progress = Callable[[str, str, runs.Counts], None]
 """Told after each batch: connection, stream, counts so far."""
@@ -208,7 +207,7 @@ class _Store:
         mapped, bad = self._map(object, records)
         bad = [*rejected, *gone, *bad]
         async with self.db.transaction() as conn:
-            counts = await getattr(self, f"_keep_{object}s")(conn, mapped)
+            counts = await getattr(self, f"_keep_{object}")(conn, mapped)
             await runs.reject(conn, self.run_id, bad, now=self.clock.now())
             if cursor is not None:
                 await runs.save_cursor(conn, self.connection, *cursor, self.run_id, now=self.clock.now())
@@ -217,7 +216,7 @@ class _Store:
 
     def _map(self, object: str, records: Sequence[Record]) -> tuple[list[tuple[Any, ...]], list[Rejected]]:
         """(row, consent statements) for each record, and what could not be understood of it."""
-        to_row = {"contact": self._contact, "deal": self._deal, "segment": self._segment}[object]
+        to_row = getattr(self, f"_{object}")
         rows: list[tuple[Any, ...]] = []
         bad: list[Rejected] = []
         for record in records:
@@ -266,6 +265,25 @@ class _Store:
         )
         return (row,), self._problems(record, mapped.errors)
 
+    def _company(self, record: Record) -> tuple[tuple[Any, ...], list[Rejected]]:
+        mapped = self.mapping.pull("company")(record.fields)
+        links = [(link.object, link.id, link.role, link.primary) for link in record.links]
+        row = companies.CompanyRow(
+            external_id=record.id,
+            columns=mapped.columns,
+            custom=mapped.custom,
+            content_hash=_content_hash(
+                mapped.columns, mapped.custom, mapped.fill, sorted(links), record.merged_ids
+            ),
+            fill=mapped.fill,
+            untold=mapped.untold,
+            state=record.state.value,
+            vendor_changed_at=record.changed_at,
+            merged_ids=record.merged_ids,
+            links=record.links,
+        )
+        return (row,), self._problems(record, mapped.errors)
+
     def _segment(self, record: Record) -> tuple[tuple[Any, ...], list[Rejected]]:
         members = [link.id for link in record.links] if record.state is RecordState.LIVE else None
         name = str(record.fields.get("name") or record.id)
@@ -286,7 +304,7 @@ class _Store:
             for e in errors
         ]
 
-    async def _keep_contacts(
+    async def _keep_contact(
         self, conn: Any, mapped: Sequence[tuple[contacts.ContactRow, list[consent.Statement]]]
     ) -> runs.Counts:
         merged = await contacts.merge(
@@ -307,7 +325,20 @@ class _Store:
             created=merged.created, changed=merged.changed, unchanged=merged.unchanged, gone=merged.gone
         )
 
-    async def _keep_deals(self, conn: Any, mapped: Sequence[tuple[deals.DealRow]]) -> runs.Counts:
+    async def _keep_company(self, conn: Any, mapped: Sequence[tuple[companies.CompanyRow]]) -> runs.Counts:
+        merged = await companies.merge(
+            conn,
+            self.connection,
+            [row for (row,) in mapped],
+            on_blank=self.mapping.on_blank("company"),
+            run_id=self.run_id,
+            now=self.clock.now(),
+        )
+        return runs.Counts(
+            created=merged.created, changed=merged.changed, unchanged=merged.unchanged, gone=merged.gone
+        )
+
+    async def _keep_deal(self, conn: Any, mapped: Sequence[tuple[deals.DealRow]]) -> runs.Counts:
         merged = await deals.merge(
             conn,
             self.connection,
@@ -319,7 +350,7 @@ class _Store:
             created=merged.created, changed=merged.changed, unchanged=merged.unchanged, gone=merged.gone
         )
 
-    async def _keep_segments(self, conn: Any, mapped: Sequence[tuple[segments.SegmentRow]]) -> runs.Counts:
+    async def _keep_segment(self, conn: Any, mapped: Sequence[tuple[segments.SegmentRow]]) -> runs.Counts:
         changed = [
             await segments.merge(conn, self.connection, row, now=self.clock.now()) for (row,) in mapped
         ]
