@@ -19,7 +19,7 @@ from hub.store.ledger import EXCLUDED
 DEALS = "deals"
 """Counts among the fields, see `hub.mail.fields`: blank where a contact has none."""
 _FROM = "FROM campaign_audience a JOIN contact c ON c.id = a.contact_id"
-_DEALS = """ LEFT JOIN (SELECT contact_id, count(*) AS n, sum(octet_length(coalesce(name, ''))) AS bytes
+_DEALS = """ LEFT JOIN (SELECT contact_id, count(DISTINCT id) AS n, sum(octet_length(coalesce(name, ''))) AS bytes
     FROM contact_deal GROUP BY 1) deals ON deals.contact_id = a.contact_id"""
 
 

@@ -192,8 +192,10 @@ async def people(
 
 _DEALS = """
     (SELECT jsonb_agg(jsonb_build_object('name', d.name, 'stage', d.stage, 'pipeline', d.pipeline,
-                                         'amount', d.amount, 'currency', d.currency) ORDER BY d.id)
-     FROM contact_deal d WHERE d.contact_id = c.id)
+                                         'amount', d.amount, 'currency', d.currency, 'roles', d.roles) ORDER BY d.id)
+     FROM (SELECT e.id, e.name, e.stage, e.pipeline, e.amount, e.currency,
+                  coalesce(array_agg(e.role ORDER BY e.role) FILTER (WHERE e.role <> ''), '{}') AS roles
+           FROM contact_deal e WHERE e.contact_id = c.id GROUP BY 1, 2, 3, 4, 5, 6) d)
 """
 
 

@@ -70,10 +70,12 @@ async def _about(conn: AsyncConnection[Any], contact: dict[str, Any]) -> dict[st
         ),
         "companies": await companies.of_contact(conn, contact["id"]),
         "deals": await rows(
-            """SELECT d.name, d.pipeline, d.stage, d.amount, d.currency, d.role,
+            """SELECT d.name, d.pipeline, d.stage, d.amount, d.currency,
+                      string_agg(nullif(d.role, ''), ', ' ORDER BY d.role) AS role,
                       (SELECT min(k.name) FROM company_deal cd JOIN company k ON k.id = cd.company_id
                        WHERE cd.connection = d.connection AND cd.deal_ref = d.external_id AND k.state = 'live') AS company
-               FROM contact_deal d WHERE d.contact_id = %(id)s ORDER BY d.name"""
+               FROM contact_deal d WHERE d.contact_id = %(id)s
+               GROUP BY d.id, d.connection, d.external_id, d.name, d.pipeline, d.stage, d.amount, d.currency ORDER BY d.name"""
         ),
         "segments": await rows(
             "SELECT connection, name, since FROM contact_segment WHERE contact_id = %(id)s ORDER BY 1, 2"

@@ -255,8 +255,13 @@ class _Store:
             columns=mapped.columns,
             custom=mapped.custom,
             content_hash=_content_hash(
-                mapped.columns, mapped.custom, mapped.fill, [(link.id, link.role) for link in links]
+                mapped.columns,
+                mapped.custom,
+                mapped.fill,
+                [(link.id, link.role) for link in links],
+                record.merged_ids,
             ),
+            merged_ids=record.merged_ids,
             fill=mapped.fill,
             untold=mapped.untold,
             state=record.state.value,
