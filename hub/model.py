@@ -96,7 +96,9 @@ COMPANY_FIELDS: dict[str, HubField] = _columns(
 # --- what a vendor gives -------------------------------------------------------------------------------
 
 
-OBJECTS = {"contacts": "contact", "companies": "company", "deals": "deal", "segments": "segment"}
+OBJECTS = {
+    "leads": "lead", "contacts": "contact", "companies": "company", "deals": "deal", "segments": "segment",
+}  # fmt: skip
 """stream -> the object that its records are."""
 
 
@@ -105,6 +107,7 @@ class RecordState(StrEnum):
     ARCHIVED = "archived"  # hidden, may come back
     DELETED = "deleted"  # gone, or erased for privacy
     MERGED = "merged"  # lives on under another id
+    CONVERTED = "converted"  # a lead that became a contact
 
 
 class Link(msgspec.Struct, frozen=True):
@@ -122,8 +125,9 @@ class Link(msgspec.Struct, frozen=True):
 class Record(msgspec.Struct, frozen=True, kw_only=True):
     """One object as a vendor gave it. `fields` holds the vendor's own names and values.
 
-    `object` is `contact`, `company`, `deal` or `segment`. A segment's `links` are all its members. `merged_ids` are
-    other ids that now mean this record.
+    `object` is `lead`, `contact`, `company`, `deal` or `segment`. A segment's `links` are all its members. `merged_ids` are
+    other ids that now mean this record. A lead whose state is `converted` names in `became` the contact that it is now, and
+    the company and the deal that came of it.
     """
 
     object: str
@@ -133,6 +137,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     state: RecordState = RecordState.LIVE
     merged_ids: tuple[str, ...] = ()
     links: tuple[Link, ...] = ()
+    became: tuple[Link, ...] = ()
 
 
 class Rejected(msgspec.Struct, frozen=True, kw_only=True):

@@ -61,7 +61,7 @@ class SyncSection(Section):
     """What is pulled from and pushed to a connection, and how often."""
 
     every: Duration = Field(timedelta(minutes=5), description="how often to pull, e.g. 5m")
-    pull: list[Literal["contacts", "companies", "deals", "segments"]] = Field(
+    pull: list[Literal["leads", "contacts", "companies", "deals", "segments"]] = Field(
         default_factory=list, description="streams to read; the connector's page names those it has"
     )
     push: list[Literal["results", "consent", "fields"]] = Field(

@@ -189,7 +189,7 @@ class Runtime:
                 tokens=PostgresTokens(self.db, self.keys),
                 fields={
                     object: mapped.vendor_fields(object)
-                    for object in ("contact", "company", "deal")
+                    for object in ("lead", "contact", "company", "deal")
                     if mapped.entries[object]
                 },
             )

@@ -174,7 +174,8 @@ class Connector(Generic[SettingsT]):
         raise LookupError(f"{self.manifest.name} has no stream {stream!r}")
 
     async def read(self, object: str, ids: Sequence[str]) -> list[Record]:
-        """The named records as they are now; a record that is gone comes back with its state, not missing."""
+        """The named records as they are now; a record that is gone comes back with its state, not missing, and a lead that was
+        converted with what it `became`."""
         raise LookupError(f"{self.manifest.name} cannot read {object!r} by id")
 
     async def push(self, batch: Sequence[Push]) -> list[Outcome]:

@@ -17,7 +17,7 @@ from psycopg import AsyncConnection
 from psycopg.rows import dict_row
 
 from hub.mapping import Hint, Standing
-from hub.model import CONTACT_FIELDS
+from hub.model import CONTACT_FIELDS, Link
 from hub.store import addresses, merging, recognising, words
 
 COLUMNS = tuple(CONTACT_FIELDS)
@@ -28,7 +28,7 @@ class ContactRow(msgspec.Struct, frozen=True):
 
     `columns` holds hub fields with a typed column (None where the vendor has no value), `custom` the others;
     `fill` the custom values that only fill a gap; `untold` names columns whose value could not be read.
-    `content_hash` covers all that came.
+    `content_hash` covers all that came. `became` is what a converted lead is now.
     """
 
     external_id: str
@@ -40,6 +40,7 @@ class ContactRow(msgspec.Struct, frozen=True):
     vendor_changed_at: datetime | None = None
     merged_ids: tuple[str, ...] = ()
     untold: tuple[str, ...] = ()
+    became: tuple[Link, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -62,19 +63,21 @@ async def merge(
     now: datetime,
     match: Sequence[Hint] = (Hint("email"),),
     standing: Sequence[Standing] = (),
+    object: str = "contact",
 ) -> Merged:
     """Bring a batch in, in the caller's transaction.
 
     `on_blank` names the mapped columns with their policy: `keep` (a blank leaves our value), `fill` (a value
     only fills our blank) or `clear` (a blank empties ours). Columns it does not name are left alone. `match` are the
     hints by which a new record may mean a known person, `standing` who wins where several records mean one.
+    `object` is what the vendor calls these people: `contact`, or `lead` for those who are not one yet.
     """
     rows = list({row.external_id: row for row in rows}.values())  # the last word on a record wins
     if not rows:
         return Merged()
     merging_ids = any(row.merged_ids for row in rows)
     await _copy_in(conn, rows)
-    values = {"connection": connection, "now": now, "run_id": run_id}
+    values = {"connection": connection, "object": object, "now": now, "run_id": run_id}
     unchanged = await recognising.drop_unchanged(conn, values)
     if unchanged == len(rows):
         return Merged(unchanged=unchanged)
@@ -168,7 +171,7 @@ async def _insert_new(conn: AsyncConnection[Any], values: dict[str, Any]) -> int
         )
         INSERT INTO contact_identity
             (connection, object, external_id, contact_id, content_hash, vendor_changed_at, state, seen_at)
-        SELECT %(connection)s, 'contact', external_id, id, content_hash, vendor_changed_at, state, %(now)s FROM new
+        SELECT %(connection)s, %(object)s, external_id, id, content_hash, vendor_changed_at, state, %(now)s FROM new
         """,
         values,
     )
@@ -231,7 +234,7 @@ async def _settle_states(conn: AsyncConnection[Any], values: dict[str, Any], *, 
     await conn.execute(
         """
         UPDATE contact_identity i SET state = n.state FROM incoming_contact n
-        WHERE i.connection = %(connection)s AND i.object = 'contact' AND i.external_id = n.external_id AND i.state <> n.state
+        WHERE i.connection = %(connection)s AND i.object = %(object)s AND i.external_id = n.external_id AND i.state <> n.state
         """,
         values,
     )
@@ -257,14 +260,14 @@ async def _absorb(conn: AsyncConnection[Any], values: dict[str, Any]) -> int:
     await conn.execute(
         """
         UPDATE incoming_contact n SET contact_id = i.contact_id FROM contact_identity i
-        WHERE n.contact_id IS NULL AND i.connection = %(connection)s AND i.object = 'contact' AND i.external_id = n.external_id
+        WHERE n.contact_id IS NULL AND i.connection = %(connection)s AND i.object = %(object)s AND i.external_id = n.external_id
         """,
         values,
     )
     cursor = await conn.execute(
         """
         SELECT DISTINCT i.contact_id, n.contact_id FROM incoming_contact n CROSS JOIN LATERAL unnest(n.merged_ids) AS old
-        JOIN contact_identity i ON i.connection = %(connection)s AND i.object = 'contact' AND i.external_id = old
+        JOIN contact_identity i ON i.connection = %(connection)s AND i.object = %(object)s AND i.external_id = old
         WHERE i.contact_id <> n.contact_id
         """,
         values,
@@ -276,7 +279,7 @@ async def _absorb(conn: AsyncConnection[Any], values: dict[str, Any]) -> int:
         """
         UPDATE contact_identity i SET contact_id = n.contact_id, state = 'merged'
         FROM incoming_contact n CROSS JOIN LATERAL unnest(n.merged_ids) AS old
-        WHERE i.connection = %(connection)s AND i.object = 'contact' AND i.external_id = old AND n.contact_id IS NOT NULL
+        WHERE i.connection = %(connection)s AND i.object = %(object)s AND i.external_id = old AND n.contact_id IS NOT NULL
         """,
         values,
     )
@@ -284,7 +287,7 @@ async def _absorb(conn: AsyncConnection[Any], values: dict[str, Any]) -> int:
         # An absorbed id that we never saw as a record of its own still means this person.
         """
         INSERT INTO contact_identity (connection, object, external_id, contact_id, state, seen_at)
-        SELECT DISTINCT ON (old) %(connection)s, 'contact', old, contact_id, 'merged', %(now)s
+        SELECT DISTINCT ON (old) %(connection)s, %(object)s, old, contact_id, 'merged', %(now)s
         FROM incoming_contact, unnest(merged_ids) AS old WHERE contact_id IS NOT NULL
         ON CONFLICT (connection, object, external_id) DO NOTHING
         """,
@@ -298,7 +301,7 @@ async def _remember_identities(conn: AsyncConnection[Any], values: dict[str, Any
         """
         INSERT INTO contact_identity AS i
             (connection, object, external_id, contact_id, content_hash, vendor_changed_at, state, seen_at)
-        SELECT %(connection)s, 'contact', external_id, contact_id, content_hash, vendor_changed_at, state, %(now)s
+        SELECT %(connection)s, %(object)s, external_id, contact_id, content_hash, vendor_changed_at, state, %(now)s
         FROM incoming_contact WHERE known
         ON CONFLICT (connection, object, external_id) DO UPDATE
         SET content_hash = excluded.content_hash, vendor_changed_at = excluded.vendor_changed_at,

@@ -1,7 +1,7 @@
 """Who a pulled record is: somebody whom we know by its id, somebody whom another system has named, or nobody yet.
 
 The id decides. A hint (an address, a phone number, another system's id) only joins a record that is new to us, and
-only where it is unambiguous on both sides: one new record, one person, and that person has no live record here.
+only where it is unambiguous on both sides: one new record, one person, and that person has no live record of its kind here.
 Who was archived or deleted and comes again under a new id is the same person, so nothing is sent to them twice.
 """
 
@@ -22,7 +22,7 @@ async def drop_unchanged(conn: AsyncConnection[Any], values: Mapping[str, Any]) 
     cursor = await conn.execute(
         """
         DELETE FROM incoming_contact n USING contact_identity i
-        WHERE i.connection = %(connection)s AND i.object = 'contact' AND i.external_id = n.external_id
+        WHERE i.connection = %(connection)s AND i.object = %(object)s AND i.external_id = n.external_id
           AND i.content_hash = n.content_hash AND i.state = n.state
         """,
         values,
@@ -39,7 +39,7 @@ async def recognise(
     await conn.execute(
         """
         UPDATE incoming_contact n SET contact_id = i.contact_id, known = true FROM contact_identity i
-        WHERE i.connection = %(connection)s AND i.object = 'contact' AND i.external_id = n.external_id
+        WHERE i.connection = %(connection)s AND i.object = %(object)s AND i.external_id = n.external_id
         """,
         values,
     )
@@ -51,7 +51,7 @@ async def recognise(
             FROM (
                 SELECT n.external_id, min(i.contact_id) AS contact_id
                 FROM incoming_contact n CROSS JOIN LATERAL unnest(n.merged_ids) AS old
-                JOIN contact_identity i ON i.connection = %(connection)s AND i.object = 'contact' AND i.external_id = old
+                JOIN contact_identity i ON i.connection = %(connection)s AND i.object = %(object)s AND i.external_id = old
                 WHERE n.contact_id IS NULL GROUP BY 1
             ) o
             WHERE n.external_id = o.external_id AND n.contact_id IS NULL
@@ -96,7 +96,8 @@ async def _by_hint(conn: AsyncConnection[Any], hint: Hint, values: Mapping[str, 
                 WHERE k.state <> 'merged'
                   -- By a count, so that it is looked up for each person also where statistics know of no rows yet.
                   AND (SELECT count(*) FROM contact_identity i
-                       WHERE i.contact_id = k.id AND i.connection = %(connection)s AND i.state = 'live') = 0
+                       WHERE i.contact_id = k.id AND i.connection = %(connection)s
+                         AND i.object = %(object)s AND i.state = 'live') = 0
             ), one AS (
                 SELECT external_id, coalesce(min(id) FILTER (WHERE live), min(id)) AS contact_id FROM found GROUP BY 1
                 HAVING count(*) FILTER (WHERE live) = 1 OR (count(*) = 1 AND NOT bool_or(live))

@@ -22,7 +22,7 @@ WORDS = """
     CROSS JOIN LATERAL jsonb_each(i.said) e
     LEFT JOIN unnest(%(who)s::text[], %(what)s::text[], %(ranks)s::int[], %(orders)s::int[])
         AS s (connection, field, rank, "order") ON s.connection = i.connection AND s.field = e.key
-    WHERE i.object = 'contact' AND i.state = 'live' AND i.contact_id = ANY(%(people)s)
+    WHERE i.state = 'live' AND i.contact_id = ANY(%(people)s)
       AND (s.field IS NOT NULL OR %(everybody)s)
     ORDER BY i.contact_id, e.key, e.value ? 'fill', s.rank, (e.value ->> 'at')::timestamptz DESC, s."order",
              i.connection, i.external_id
@@ -81,7 +81,8 @@ async def hear(
         UPDATE incoming_contact n SET contested = true
         WHERE n.known AND n.state = 'live' AND EXISTS (
             SELECT FROM contact_identity i WHERE i.contact_id = n.contact_id AND (
-                (i.state = 'live' AND (i.connection, i.external_id) <> (%(connection)s, n.external_id)) OR i.said <> '{}'))
+                (i.state = 'live' AND (i.connection, i.object, i.external_id) <> (%(connection)s, %(object)s, n.external_id))
+                OR i.said <> '{}'))
         RETURNING n.contact_id
         """,
         values,
@@ -134,7 +135,7 @@ async def _note(conn: AsyncConnection[Any], on_blank: Mapping[str, str], values:
     await conn.execute(
         """
         INSERT INTO contact_identity (connection, object, external_id, contact_id, seen_at)
-        SELECT %(connection)s, 'contact', external_id, contact_id, %(now)s FROM incoming_contact WHERE contested
+        SELECT %(connection)s, %(object)s, external_id, contact_id, %(now)s FROM incoming_contact WHERE contested
         ON CONFLICT (connection, object, external_id) DO NOTHING
         """,
         values,
@@ -151,13 +152,13 @@ async def _note(conn: AsyncConnection[Any], on_blank: Mapping[str, str], values:
             SELECT w.external_id, jsonb_object_agg(w.key, jsonb_build_object('v', w.value, 'at', w.at)
                 || CASE WHEN w.fill THEN jsonb_build_object('fill', true) ELSE '{{}}' END) AS said
             FROM words w JOIN contact_identity i
-              ON i.connection = %(connection)s AND i.object = 'contact' AND i.external_id = w.external_id
+              ON i.connection = %(connection)s AND i.object = %(object)s AND i.external_id = w.external_id
             WHERE (i.said -> w.key -> 'v') IS DISTINCT FROM w.value
                OR coalesce(i.said -> w.key ? 'fill', false) <> w.fill
             GROUP BY 1
         )
         UPDATE contact_identity i SET said = i.said || news.said FROM news
-        WHERE i.connection = %(connection)s AND i.object = 'contact' AND i.external_id = news.external_id
+        WHERE i.connection = %(connection)s AND i.object = %(object)s AND i.external_id = news.external_id
         """,
         {**values, "keep": keep, "fill": fill},
     )

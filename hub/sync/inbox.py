@@ -14,7 +14,7 @@ from hub.store.database import Database
 from hub.sync.pull import refresh_records
 
 BATCH = 500
-KEPT = ("company", "contact", "deal")
+KEPT = ("lead", "company", "contact", "deal")
 """Objects that are read again when an event names one."""
 
 

@@ -18,7 +18,7 @@ from hub.mapping import Mapping
 from hub.model import OBJECTS, Record, RecordState, Rejected
 from hub.sdk.connector import Connector, Cursor, Page
 from hub.sdk.http import metered
-from hub.store import addresses, companies, consent, contacts, deals, runs, segments
+from hub.store import addresses, companies, consent, contacts, converting, deals, runs, segments
 from hub.store.database import Database
 from hub.sync.vanished import Watch
 
@@ -225,8 +225,12 @@ class _Store:
             bad.extend(problems)
         return rows, bad
 
-    def _contact(self, record: Record) -> tuple[tuple[Any, ...], list[Rejected]]:
-        mapped = self.mapping.pull("contact")(record.fields)
+    def _lead(self, record: Record) -> tuple[tuple[Any, ...], list[Rejected]]:
+        (row, said), problems = self._contact(record, "lead")
+        return (msgspec.structs.replace(row, became=record.became), said), problems
+
+    def _contact(self, record: Record, object: str = "contact") -> tuple[tuple[Any, ...], list[Rejected]]:
+        mapped = self.mapping.pull(object)(record.fields)
         row = contacts.ContactRow(
             external_id=record.id,
             columns=mapped.columns,
@@ -309,14 +313,22 @@ class _Store:
             for e in errors
         ]
 
-    async def _keep_contact(
+    async def _keep_lead(
         self, conn: Any, mapped: Sequence[tuple[contacts.ContactRow, list[consent.Statement]]]
     ) -> runs.Counts:
-        merged = await contacts.merge(
+        return await self._keep_contact(conn, mapped, "lead")
+
+    async def _keep_contact(
+        self,
+        conn: Any,
+        mapped: Sequence[tuple[contacts.ContactRow, list[consent.Statement]]],
+        object: str = "contact",
+    ) -> runs.Counts:
+        merged = await (converting.merge if object == "lead" else contacts.merge)(
             conn,
             self.connection,
             [row for row, _ in mapped],
-            on_blank=self.mapping.on_blank("contact"),
+            on_blank=self.mapping.on_blank(object),
             run_id=self.run_id,
             now=self.clock.now(),
             match=self.mapping.match,
@@ -324,7 +336,7 @@ class _Store:
         )
         if await consent.record(conn, [statement for _, said in mapped for statement in said]):
             await addresses.carry_told(
-                conn, self.connection, [row.external_id for row, said in mapped if said]
+                conn, self.connection, [row.external_id for row, said in mapped if said], object
             )
         return runs.Counts(
             created=merged.created, changed=merged.changed, unchanged=merged.unchanged, gone=merged.gone

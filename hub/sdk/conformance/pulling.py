@@ -12,7 +12,7 @@ from hub.sdk.conformance.describing import overrides
 from hub.sdk.conformance.verdict import Checks, Grade, NotApplicable, NotGiven
 
 checks: Checks[ConnectorCase] = Checks()
-READABLE = ("contacts", "companies", "deals")
+READABLE = ("leads", "contacts", "companies", "deals")
 
 
 def some(ids: Iterable[str], most: int = 5) -> str:
@@ -223,3 +223,31 @@ async def read_gone(case: type[ConnectorCase]) -> None:
             assert found[0].state is not RecordState.LIVE, (
                 f"{stream}: {id} is gone, and reading it calls it live"
             )
+
+
+@checks("pull.conversions", Grade.SILVER)
+async def conversions(case: type[ConnectorCase]) -> None:
+    """A lead that is converted comes as `converted` with the contact that it became, and the contact comes, too."""
+    if "leads" not in case.connector.manifest.streams:
+        raise NotApplicable("the manifest lists no leads")
+    async with opened(case, "streams") as bench:
+        leads, contacts = await bench.whole("leads"), await bench.whole("contacts")
+        id = _one_of(leads, "leads")
+        rest(bench.case)
+        became = bench.case.convert(id)
+        rest(bench.case)
+        told = [r for r in (await bench.whole("leads", leads.cursor({}))).records if r.id == id]
+        assert told, f"leads: {id} was converted, and the next pull does not tell"
+        found = [
+            told[-1],
+            *(await bench.connector().read("lead", [id]) if overrides(bench.kind, "read") else []),
+        ]
+        for record in found:
+            assert record.state is RecordState.CONVERTED, (
+                f"leads: {id} was converted and is called {record.state}"
+            )
+            said = {link.object: link.id for link in record.became}
+            assert said == dict(became), f"leads: {id} became {dict(became)}, and {said} is told"
+        after = await bench.whole("contacts", contacts.cursor({}))
+        known = {**contacts.live, **after.live}
+        assert became["contact"] in known, f"contacts: {became['contact']}, a lead before, never comes"
