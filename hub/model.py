@@ -265,7 +265,8 @@ class OutcomeStatus(StrEnum):
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """What a vendor said of one push. `wrote` names the fields written: the echo ledger remembers them."""
+    """What a vendor said of one push. `wrote` are the vendor's fields that were written, with
+    their values; empty where the vendor does not say."""
 
     id: str
     status: OutcomeStatus = OutcomeStatus.DONE

@@ -90,6 +90,14 @@ def _contact_tables(one: dict[str, Any]) -> None:
     if one["deals"]:
         columns = {"name": "deal", "stage": "stage", "amount": "amount", "role": "role", "company": "company"}
         print_table("Deals", columns, one["deals"])
+    if one["resting"]:
+        columns = {
+            "connection": "connection",
+            "field": "field",
+            "reason": "not copied because",
+            "until": "until",
+        }
+        print_table("Resting", columns, one["resting"])
     if one["consent"]:
         columns = {"purpose": "purpose", "status": "status", "source": "source", "at": "at", "proof": "proof"}
         print_table("Consent", columns, one["consent"])

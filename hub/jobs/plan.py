@@ -10,6 +10,7 @@ from hub.errors import VendorError
 from hub.jobs.runtime import Runtime
 from hub.results import plan as results
 from hub.store import ledger, planned
+from hub.sync import copying
 from hub.sync import pull as sync  # the stage, not this option
 
 
@@ -26,6 +27,7 @@ async def plan(runtime: Runtime, *, pull: bool, samples: int) -> dict[str, Any]:
         await funnels.advance(
             db, rehearsal.clock, rehearsal.settings.funnels, rehearsal.catalog, rehearsal.settings.messages
         )
+        await copying.copy(db, rehearsal.clock, rehearsal.copied)
         await results.plan(db, rehearsal.clock, rehearsal.targets)
         async with db.transaction() as conn:
             while await ledger.claim(

@@ -142,6 +142,17 @@ class Runtime:
         return {name: list(section.pull) for name, section in self.settings.sync.items()}
 
     @cached_property
+    def copied(self) -> dict[str, mappings.Mapping]:
+        """The connections into whose records fields of people are copied, where there are several to copy between."""
+        if len(self.settings.sync) < 2:
+            return {}
+        return {
+            name: self.mapping(name)
+            for name, section in self.settings.sync.items()
+            if "fields" in section.push
+        }
+
+    @cached_property
     def targets(self) -> list[Target]:
         """Who is told of results and opt-outs."""
         found = []

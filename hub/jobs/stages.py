@@ -1,5 +1,6 @@
 """What each kind of work does, and which kinds follow from it. The only place where the five stages meet.
 
+pull, inbox -> copy -> push
 pull, inbox -> lists -> funnels -> mail -> results -> push
                  ^------------ reports, web ----'
 """
@@ -19,7 +20,7 @@ from hub.jobs.wake import Wake
 from hub.mail.send import Sender
 from hub.results import plan, reports
 from hub.store import backlog, campaigns, events, fence
-from hub.sync import inbox, pull, push
+from hub.sync import copying, inbox, pull, push
 
 log = structlog.get_logger()
 
@@ -63,12 +64,18 @@ async def _pull(runtime: Runtime, key: str) -> Done:
     pulled = await pull.pull(
         runtime.db, runtime.clock, connector, runtime.mapping(connection), stream, progress=runtime.progress
     )
-    return Done(pulled.counts.read, (Wake("lists"),))
+    return Done(pulled.counts.read, (Wake("lists"), Wake("copy")))
 
 
 async def _inbox(runtime: Runtime, key: str) -> Done:
     worked = await inbox.work(runtime.db, runtime.clock, await runtime.connector(key), runtime.mapping(key))
-    return Done(worked.done, (Wake("lists"),) if worked.done else ())
+    return Done(worked.done, (Wake("lists"), Wake("copy")) if worked.done else ())
+
+
+async def _copy(runtime: Runtime, key: str) -> Done:
+    """Queue what the records of one person lack of each other; with the key `all` of everybody."""
+    queued = await copying.copy(runtime.db, runtime.clock, runtime.copied, everybody=key == "all")
+    return Done(sum(queued.values()), tuple(Wake("push", connection) for connection in sorted(queued)))
 
 
 async def _lists(runtime: Runtime, key: str) -> Done:
@@ -153,6 +160,7 @@ async def _push(runtime: Runtime, key: str) -> Done:
 _STAGES: dict[str, Callable[[Runtime, str], Awaitable[Done]]] = {
     "pull": _pull,
     "inbox": _inbox,
+    "copy": _copy,
     "lists": _lists,
     "funnels": _funnels,
     "campaigns": _campaigns,
@@ -188,6 +196,7 @@ async def sync_now(
                     ))  # fmt: skip
     if runtime.settings.lists:
         await run(runtime, "lists", "")
+    await run(runtime, "copy", "all" if full else "")
     for name, section in chosen.items():
         if push_too and section.push:
             connector = await runtime.connector(name)

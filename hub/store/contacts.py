@@ -87,10 +87,10 @@ async def merge(
     if created < len(rows) - unchanged:
         contested = await words.hear(conn, on_blank, standing, values)
         changed = await _update_known(conn, on_blank, values, contested=contested)
-        gone = await _settle_states(conn, values, told=any(row.state != "live" for row in rows))
+        gone = await _settle_states(conn, values, standing, told=any(row.state != "live" for row in rows))
         await _remember_identities(conn, values)
     if merging_ids:
-        gone += await _absorb(conn, values)
+        gone += await _absorb(conn, values, standing)
     if any("other_emails" in row.custom for row in rows):
         await addresses.note_others(conn, values)
     return Merged(created=created, changed=changed, unchanged=unchanged, gone=gone)
@@ -227,17 +227,23 @@ def _assignment(name: str, policy: str) -> str:
     )
 
 
-async def _settle_states(conn: AsyncConnection[Any], values: dict[str, Any], *, told: bool) -> int:
-    """Archive or delete contacts that no system keeps. `told`: some record is not live."""
+async def _settle_states(
+    conn: AsyncConnection[Any], values: dict[str, Any], standing: Sequence[Standing], *, told: bool
+) -> int:
+    """Archive or delete contacts that no system keeps; of others the words of what is gone fall. `told`: some record is not
+    live."""
     if not told:
         return 0
-    await conn.execute(
+    moved = await conn.execute(
         """
         UPDATE contact_identity i SET state = n.state FROM incoming_contact n
         WHERE i.connection = %(connection)s AND i.object = %(object)s AND i.external_id = n.external_id AND i.state <> n.state
+        RETURNING i.contact_id, n.state <> 'live' AND i.said <> '{}'
         """,
         values,
     )
+    if left := sorted({id for id, spoke in await moved.fetchall() if spoke}):
+        await words.settle(conn, left, standing, values)
     cursor = await conn.execute(
         """
         WITH gone AS (
@@ -255,7 +261,7 @@ async def _settle_states(conn: AsyncConnection[Any], values: dict[str, Any], *, 
     return cursor.rowcount
 
 
-async def _absorb(conn: AsyncConnection[Any], values: dict[str, Any]) -> int:
+async def _absorb(conn: AsyncConnection[Any], values: dict[str, Any], standing: Sequence[Standing]) -> int:
     """Contacts behind absorbed ids become aliases of the survivor; their mail history goes with them."""
     await conn.execute(
         """
@@ -293,6 +299,8 @@ async def _absorb(conn: AsyncConnection[Any], values: dict[str, Any]) -> int:
         """,
         values,
     )
+    if pairs:
+        await words.settle(conn, sorted({survivor for _, survivor in pairs}), standing, values)
     return len(pairs)
 
 

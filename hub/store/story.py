@@ -8,7 +8,7 @@ from typing import Any
 from psycopg import AsyncConnection
 from psycopg.rows import dict_row
 
-from hub.store import companies
+from hub.store import companies, copies
 
 _CHAPTERS = """
     SELECT at, 'contact ' || kind AS what, connection AS who,
@@ -49,7 +49,7 @@ _CHAPTERS = """
 
 async def tell(conn: AsyncConnection[Any], email: str) -> list[dict[str, Any]]:
     """A document for each contact of this address: `contact`, `identities`, `companies`, `deals`, `segments`, `lists`,
-    `consent` and `story`."""
+    `consent`, `resting` (fields that are not copied for now) and `story`."""
     async with conn.cursor(row_factory=dict_row) as cursor:
         await cursor.execute("SELECT * FROM contact WHERE email = lower(%s) ORDER BY id", [email])
         return [await _about(conn, contact) for contact in await cursor.fetchall()]
@@ -88,6 +88,7 @@ async def _about(conn: AsyncConnection[Any], contact: dict[str, Any]) -> dict[st
                UNION ALL SELECT '*', 'suppressed', 'hub', at, reason FROM suppression WHERE email_hash = address_hash(%(email)s)
                ORDER BY 4"""
         ),
+        "resting": await copies.resting(conn, contact["id"]),
         "story": await rows(_CHAPTERS),
     }
 

@@ -95,3 +95,19 @@ CREATE TRIGGER touch_updated AFTER UPDATE ON company_contact REFERENCING NEW TAB
     FOR EACH STATEMENT EXECUTE FUNCTION touch_linked('companies');
 CREATE TRIGGER touch_deleted AFTER DELETE ON company_contact REFERENCING OLD TABLE AS changed
     FOR EACH STATEMENT EXECUTE FUNCTION touch_linked('companies');
+
+-- Two ways: people of whom several records exist and something was heard, so that the records may differ. Only appended and taken.
+CREATE TABLE copy_touch (contact_id bigint NOT NULL)
+    WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 10000);
+-- Fields that are not copied into a connection for a while, and why.
+CREATE TABLE copy_rest (
+    contact_id bigint NOT NULL REFERENCES contact (id) ON DELETE CASCADE,
+    connection text NOT NULL,
+    field text NOT NULL,
+    reason text NOT NULL,
+    since timestamptz NOT NULL,
+    until timestamptz NOT NULL, -- hub time
+    PRIMARY KEY (contact_id, connection, field)
+);
+-- What the hub wrote into a record stands in what the record holds (`contact_identity.said`, with `of`).
+DROP TABLE echo;
