@@ -243,11 +243,30 @@ class _Checker:
             self._known((*at, "exclude", number), "list", each, self._names("lists"))
             for number, each in enumerate(section.exclude)
         ]
+        self._mirrors(name, section, at)
         if section.static == (section.where is not None):
             what = "has both where and static" if section.static else "has neither where nor static"
             self._wrong(at, f"list {name} {what}", "give one of them", key=True)
             return False
         return all(known) and (section.where is None or self._rule((*at, "where"), section.where))
+
+    def _mirrors(self, name: str, section: ListSection, at: At) -> None:
+        """Where a list is kept as a segment, and that no two lists are kept as one."""
+        for connection, segment in section.mirror.items():
+            inside: At = (*at, "mirror", connection)
+            if not self._known(inside, "connection", connection, self._names("connections")):
+                continue
+            given = self.settings.connections.get(connection)
+            kind = registry.connectors().get(given.connector) if given else None
+            if kind is not None and not kind.manifest.mirrors:
+                what = f"{kind.manifest.name} has no segments that the hub could fill"
+                self._wrong(inside, what, "take it out", key=True)
+            if not segment.strip():
+                self._wrong(inside, "the segment has no name", "e.g. Mailyard trial")
+            before = [n for n, s in self.settings.lists.items() if s.mirror.get(connection) == segment]
+            if before[0] != name:
+                what = f"list {before[0]} is kept as {segment!r}, too"
+                self._wrong(inside, what, "give each list a segment of its own")
 
     # --- messages and funnels -----------------------------------------------------------------------------
 

@@ -1,6 +1,6 @@
 """The connector: settings, manifest, and which file answers for what.
 
-Reading is in `reading.py`, writing in `writing.py`, webhooks in `webhooks.py`, refusals in `errors.py`.
+Reading is in `reading.py`, writing in `writing.py` and `segments.py`, webhooks in `webhooks.py`, refusals in `errors.py`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field, SecretStr
 
-from connectors.hubspot import errors, fields, reading, webhooks, writing
+from connectors.hubspot import errors, fields, reading, segments, webhooks, writing
 from hub.errors import FixNeeded, VendorError
 from hub.model import OBJECTS, FieldType, Outcome, Push, Record, VendorField
 from hub.sdk.connector import (
@@ -29,7 +29,8 @@ from hub.sdk.oauth import OAuth
 
 SCOPES = (
     "crm.objects.contacts.read", "crm.objects.contacts.write", "crm.objects.companies.read", "crm.objects.deals.read",
-    "crm.lists.read", "crm.schemas.contacts.read", "crm.schemas.contacts.write", "communication_preferences.read_write",
+    "crm.lists.read", "crm.lists.write",
+    "crm.schemas.contacts.read", "crm.schemas.contacts.write", "communication_preferences.read_write",
     "sales-email-read",
 )  # fmt: skip
 
@@ -78,6 +79,7 @@ class HubSpot(Connector[HubSpotSettings]):
         scopes=SCOPES,
         docs="docs/connectors/hubspot.md",
         batch=100,
+        mirrors=True,
     )
 
     def connect(self, http: Http) -> Http:
@@ -167,6 +169,18 @@ class HubSpot(Connector[HubSpotSettings]):
         findings.append(Finding(not missing, "; ".join(missing) or "the properties for results are there",
                                 "run `hub connections prepare`" if missing else ""))  # fmt: skip
         return findings
+
+    async def static_segment(self, name: str) -> str:
+        return await segments.static(self.http, self.name, name)
+
+    async def make_segment(self, name: str) -> str:
+        return await segments.make(self.http, name)
+
+    async def members(self, segment: str) -> set[str]:
+        return {link.id for link in await reading.members(self.http, segment)}
+
+    async def change_members(self, segment: str, add: Sequence[str], remove: Sequence[str]) -> set[str]:
+        return await segments.change(self.http, segment, add, remove)
 
     def verify(self, request: WebhookRequest) -> None:
         webhooks.verify(request, self.settings.webhook_secrets)

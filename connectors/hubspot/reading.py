@@ -221,9 +221,9 @@ async def segments(http: Http, cursor: Cursor) -> AsyncIterator[Page]:
             if found.get("objectTypeId", "0-1") != "0-1":
                 continue
             seen.append(found["listId"])
-            members = await _members(http, found["listId"])
+            links = await members(http, found["listId"])
             record = Record(
-                object="segment", id=found["listId"], links=members,
+                object="segment", id=found["listId"], links=links,
                 fields={"name": found["name"], "kind": found.get("processingType", "").lower()},
             )  # fmt: skip
             yield Page(records=[record], cursor={"known": sorted(known | set(seen))})
@@ -234,7 +234,8 @@ async def segments(http: Http, cursor: Cursor) -> AsyncIterator[Page]:
     yield Page(records=gone, cursor={"known": sorted(seen)}, done=True)
 
 
-async def _members(http: Http, list_id: str) -> tuple[Link, ...]:
+async def members(http: Http, list_id: str) -> tuple[Link, ...]:
+    """Everybody who is in a list."""
     found: list[Link] = []
     after = ""
     while True:

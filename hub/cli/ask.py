@@ -37,6 +37,12 @@ def _plan_tables(found: dict[str, Any]) -> None:
         "samples": "for example",
     }
     print_table("Mails", columns, found["mails"], empty="none would be sent")
+    if found["mirrors"]:
+        columns = {
+            "list": "list", "connection": "connection", "segment": "segment", "add": "would be put in",
+            "remove": "would be taken out",
+        }  # fmt: skip
+        print_table("Mirrors", columns, found["mirrors"])
     columns = {"connection": "connection", "kind": "kind", "count": "count", "samples": "for example"}
     print_table("Writes", columns, found["writes"], empty="nothing would be written")
 

@@ -84,6 +84,10 @@ class ListSection(Section):
         False, description="instead of `where`: the list holds whom `hub lists import` names"
     )
     exclude: list[str] = Field(default_factory=list, description="lists whose members are never on this one")
+    mirror: dict[str, str] = Field(
+        default_factory=dict,
+        description="connection -> name of a segment there that holds the same people; `hub connections prepare` makes it",
+    )
     description: str = Field("", description="a word for people; the hub does not use it")
 
 

@@ -142,6 +142,15 @@ class Runtime:
         return {name: list(section.pull) for name, section in self.settings.sync.items()}
 
     @cached_property
+    def mirrored(self) -> dict[tuple[str, str], str]:
+        """(list, connection) -> the segment that the list is kept as there."""
+        return {
+            (name, connection): segment
+            for name, section in self.settings.lists.items()
+            for connection, segment in section.mirror.items()
+        }
+
+    @cached_property
     def copied(self) -> dict[str, mappings.Mapping]:
         """The connections into whose records fields of people are copied, where there are several to copy between."""
         if len(self.settings.sync) < 2:

@@ -1,6 +1,7 @@
 """What each kind of work does, and which kinds follow from it. The only place where the five stages meet.
 
 pull, inbox -> copy -> push
+pull, inbox -> lists -> mirror
 pull, inbox -> lists -> funnels -> mail -> results -> push
                  ^------------ reports, web ----'
 """
@@ -19,8 +20,8 @@ from hub.jobs.runtime import Runtime
 from hub.jobs.wake import Wake
 from hub.mail.send import Sender
 from hub.results import plan, reports
-from hub.store import backlog, campaigns, events, fence
-from hub.sync import copying, inbox, pull, push
+from hub.store import backlog, campaigns, events, fence, mirrors
+from hub.sync import copying, inbox, mirroring, pull, push
 
 log = structlog.get_logger()
 
@@ -51,8 +52,12 @@ async def waiting(runtime: Runtime) -> list[backlog.Waiting]:
             schedule={name: (s.every, s.pull) for name, s in runtime.settings.sync.items()},
             entrances={name: f.enter.list for name, f in runtime.settings.funnels.items()},
         )
+        late = await mirrors.waiting(conn, now=runtime.clock.now()) if runtime.mirrored else []
+    found += [backlog.Waiting("mirror", connection, 1) for connection in late]
     # What waits for a connection that hub.yaml no longer has, waits on.
-    found = [w for w in found if w.kind not in ("push", "inbox") or w.key in runtime.settings.connections]
+    found = [
+        w for w in found if w.kind not in ("push", "inbox", "mirror") or w.key in runtime.settings.connections
+    ]
     if runtime.maildir and (unread := reports.unread(runtime.maildir)):
         found.append(backlog.Waiting("reports", "", unread))
     return found
@@ -88,7 +93,14 @@ async def _lists(runtime: Runtime, key: str) -> Done:
         verify=key == "verify",
     )
     moved = sum(r.joined + r.left for r in refreshed)
-    return Done(moved, (Wake("funnels"),))
+    mirrors = sorted({connection for _, connection in runtime.mirrored})
+    return Done(moved, (Wake("funnels"), *(Wake("mirror", connection) for connection in mirrors)))
+
+
+async def _mirror(runtime: Runtime, key: str) -> Done:
+    """Carry the members of lists into segments of one connection."""
+    connector = await runtime.connector(key)
+    return Done(await mirroring.mirror(runtime.db, runtime.clock, connector, runtime.mirrored))
 
 
 async def _funnels(runtime: Runtime, key: str) -> Done:
@@ -162,6 +174,7 @@ _STAGES: dict[str, Callable[[Runtime, str], Awaitable[Done]]] = {
     "inbox": _inbox,
     "copy": _copy,
     "lists": _lists,
+    "mirror": _mirror,
     "funnels": _funnels,
     "campaigns": _campaigns,
     "reports": _reports,
@@ -197,6 +210,8 @@ async def sync_now(
     if runtime.settings.lists:
         await run(runtime, "lists", "")
     await run(runtime, "copy", "all" if full else "")
+    for name in sorted({each for _, each in runtime.mirrored} & chosen.keys() if push_too else ()):
+        await run(runtime, "mirror", name)
     for name, section in chosen.items():
         if push_too and section.push:
             connector = await runtime.connector(name)

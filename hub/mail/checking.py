@@ -174,8 +174,15 @@ class Checker:
         except ConfigError as error:
             self._wrong(at, f"{name}: {error.what}", error.fix)
 
+    @property
+    def _own_fields(self) -> list[str]:
+        return [name for name in self.fields if not name.startswith("company.")]
+
     def _unknown(self, name: str) -> tuple[str, str]:
-        if name.startswith("contact."):
-            field = name.removeprefix("contact.")
-            return f"the template uses the unknown field {field!r}", nearest(field, self.fields)
+        of, _, field = name.partition(".")
+        if of == "contact":
+            return f"the template uses the unknown field {field!r}", nearest(field, self._own_fields)
+        if of == "company":
+            known = [name.removeprefix("company.") for name in self.fields if name not in self._own_fields]
+            return f"the template uses the unknown field {field!r} of the company", nearest(field, known)
         return f"the template uses the unknown name {name!r}", nearest(name, template.VARIABLES)

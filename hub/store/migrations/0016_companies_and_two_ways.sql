@@ -111,3 +111,22 @@ CREATE TABLE copy_rest (
 );
 -- What the hub wrote into a record stands in what the record holds (`contact_identity.said`, with `of`).
 DROP TABLE echo;
+
+-- Lists that are kept as static segments of a vendor, and who is in these as the vendor took them.
+CREATE TABLE mirror (
+    list text NOT NULL,
+    connection text NOT NULL,
+    name text NOT NULL, -- the segment's
+    segment text NOT NULL DEFAULT '', -- the vendor's id, once it was found
+    read_to bigint NOT NULL DEFAULT 0, -- the last list_change carried over
+    verified_at timestamptz, -- hub time of the last comparison with the vendor's own membership
+    problem text NOT NULL DEFAULT '', -- what a person must mend
+    PRIMARY KEY (list, connection)
+);
+CREATE TABLE mirror_member (
+    list text NOT NULL,
+    connection text NOT NULL,
+    ref text NOT NULL,
+    PRIMARY KEY (list, connection, ref),
+    FOREIGN KEY (list, connection) REFERENCES mirror ON DELETE CASCADE
+);
