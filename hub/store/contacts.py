@@ -81,7 +81,7 @@ async def merge(
     unchanged = await recognising.drop_unchanged(conn, values)
     if unchanged == len(rows):
         return Merged(unchanged=unchanged)
-    await recognising.recognise(conn, match, values, absorbed=merging_ids)
+    await recognising.recognise(conn, match, values, standing, absorbed=merging_ids)
     created = await _insert_new(conn, values)
     changed = gone = 0
     if created < len(rows) - unchanged:
@@ -283,7 +283,8 @@ async def _absorb(conn: AsyncConnection[Any], values: dict[str, Any], standing: 
         await merging.fold(conn, loser, survivor, values)
     await conn.execute(
         """
-        UPDATE contact_identity i SET contact_id = n.contact_id, state = 'merged'
+        UPDATE contact_identity i SET contact_id = n.contact_id, state = 'merged',
+            seen_at = CASE i.state WHEN 'merged' THEN i.seen_at ELSE %(now)s END
         FROM incoming_contact n CROSS JOIN LATERAL unnest(n.merged_ids) AS old
         WHERE i.connection = %(connection)s AND i.object = %(object)s AND i.external_id = old AND n.contact_id IS NOT NULL
         """,

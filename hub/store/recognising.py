@@ -13,8 +13,9 @@ from typing import Any
 from psycopg import AsyncConnection
 from psycopg.sql import SQL, Composable, Identifier, Literal
 
-from hub.mapping import Hint
+from hub.mapping import Hint, Standing
 from hub.model import CONTACT_FIELDS
+from hub.store import parting
 
 
 async def drop_unchanged(conn: AsyncConnection[Any], values: Mapping[str, Any]) -> int:
@@ -31,18 +32,29 @@ async def drop_unchanged(conn: AsyncConnection[Any], values: Mapping[str, Any]) 
 
 
 async def recognise(
-    conn: AsyncConnection[Any], match: Sequence[Hint], values: Mapping[str, Any], *, absorbed: bool
+    conn: AsyncConnection[Any],
+    match: Sequence[Hint],
+    values: Mapping[str, Any],
+    standing: Sequence[Standing],
+    *,
+    absorbed: bool,
 ) -> None:
     """Find the contact behind each row of `incoming_contact`: by its id, by an id it `absorbed`, or by the first hint
-    that means one person only.
+    that means one person only. An id that was merged away and lives again is somebody of their own (`parting`).
     """
-    await conn.execute(
+    cursor = await conn.execute(
         """
-        UPDATE incoming_contact n SET contact_id = i.contact_id, known = true FROM contact_identity i
-        WHERE i.connection = %(connection)s AND i.object = %(object)s AND i.external_id = n.external_id
+        WITH known AS (
+            UPDATE incoming_contact n SET contact_id = i.contact_id, known = true FROM contact_identity i
+            WHERE i.connection = %(connection)s AND i.object = %(object)s AND i.external_id = n.external_id
+            RETURNING n.external_id, n.state = 'live' AND i.state = 'merged' AS again
+        )
+        SELECT external_id FROM known WHERE again
         """,
         values,
     )
+    if again := [row[0] for row in await cursor.fetchall()]:
+        await parting.part(conn, again, values, standing)
     if absorbed:
         await conn.execute(
             # A merge that makes a new id keeps the person whom the oldest of the old ids means.

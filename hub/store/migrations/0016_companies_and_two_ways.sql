@@ -130,3 +130,27 @@ CREATE TABLE mirror_member (
     PRIMARY KEY (list, connection, ref),
     FOREIGN KEY (list, connection) REFERENCES mirror ON DELETE CASCADE
 );
+
+-- Why somebody left a funnel, in a word that code may rely on; `reason` is for people.
+ALTER TABLE funnel_entry ADD COLUMN reason_code text NOT NULL DEFAULT ''
+    CHECK (reason_code IN ('', 'contact-gone', 'step-gone', 'leave-rule'));
+UPDATE funnel_entry SET reason_code = CASE
+    WHEN reason = 'the contact is gone' THEN 'contact-gone'
+    WHEN reason = 'the step no longer exists in hub.yaml' THEN 'step-gone'
+    ELSE 'leave-rule' END
+WHERE state = 'left';
+
+-- Who says that a merge no longer stands: admin, or the connection that has two records again.
+ALTER TABLE contact_merge ADD COLUMN undone_by text NOT NULL DEFAULT '';
+UPDATE contact_merge SET undone_by = 'admin' WHERE undone_at IS NOT NULL;
+
+-- Two people of whom a system says that they are two, after it had made one of them.
+CREATE TABLE contact_parted (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    contact_id bigint NOT NULL REFERENCES contact (id) ON DELETE CASCADE,
+    other bigint NOT NULL REFERENCES contact (id) ON DELETE CASCADE,
+    connection text NOT NULL,
+    external_id text NOT NULL,
+    at timestamptz NOT NULL,
+    restored boolean NOT NULL -- whether what the contact had before the merge came back to it
+);
