@@ -47,7 +47,7 @@ def duplicates_(ctx: click.Context, limit: int, merged: bool, parted: bool) -> N
         print_table("Suspected duplicates", columns, found, empty="none")
         if apart:
             click.echo(
-                f"{len(apart)} people were parted by a system that had made one of them: --parted shows them"
+                f"parted again by a system that had made one person of two: {len(apart)}; see --parted"
             )
 
     place.show(found, tables)

@@ -105,7 +105,7 @@ def test_whom_a_system_parted_is_told(hub: Hub) -> None:
     )
     (found,) = hub.json("duplicates", "--parted")
     assert (found["contact"], found["other"], found["record"], found["restored"]) == (2, 1, "crm/77", True)
-    assert "1 people were parted by a system" in hub("duplicates").output
+    assert "parted again by a system that had made one person of two: 1" in hub("duplicates").output
     assert "crm/77" in hub("duplicates", "--parted").output
 
 
