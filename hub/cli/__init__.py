@@ -7,13 +7,14 @@ from pathlib import Path
 
 import click
 
-from hub import __version__
+from hub import __version__, logs
 from hub.cli import (
     ask,
     campaigns,
     decide,
     deliver,
     duplicates,
+    inbox,
     lists,
     mapping,
     operate,
@@ -70,6 +71,7 @@ class Group(click.Group):
 @click.pass_context
 def main(ctx: click.Context, config: Path, data: Path | None, as_json: bool) -> None:
     """Mailyard: CRM contacts to dynamic lists to funnels to SMTP, and every result back to the CRM."""
+    logs.configure()
     ctx.obj = Place(config, data or config.resolve().parent / "data", as_json)
 
 
@@ -80,6 +82,7 @@ for command in (
     *lists.COMMANDS,
     *mapping.COMMANDS,
     *duplicates.COMMANDS,
+    *inbox.COMMANDS,
     *preview.COMMANDS,
     *campaigns.COMMANDS,
     *decide.COMMANDS,

@@ -17,7 +17,7 @@ from hub.errors import FixNeeded, Retry, VendorError
 from hub.mapping import Mapping
 from hub.model import OBJECTS, Record, RecordState, Rejected
 from hub.sdk.connector import Connector, Cursor, Page
-from hub.sdk.http import metered
+from hub.sdk.http import Stats, metered
 from hub.store import addresses, companies, consent, contacts, converting, deals, runs, segments
 from hub.store.database import Database
 from hub.sync.vanished import Watch
@@ -161,13 +161,43 @@ async def refresh_records(
             if not gone:
                 raise
             records = await watch.narrowed(object).read(object, ids)
+    return await _keep_told(db, clock, _Told(connector, mapping, watch, calls), object, records, gone)
+
+
+async def take_records(
+    db: Database,
+    clock: Clock,
+    connector: Connector[Any],
+    mapping: Mapping,
+    object: str,
+    records: Sequence[Record],
+) -> runs.Counts:
+    """Store records that webhooks told whole, as one run."""
+    watch = Watch(connector, mapping, clock)
+    with metered() as calls:
+        return await _keep_told(db, clock, _Told(connector, mapping, watch, calls), object, records, [])
+
+
+@dataclass(frozen=True)
+class _Told:
+    """Where records came from that no stream brought, and what it cost so far to have them."""
+
+    connector: Connector[Any]
+    mapping: Mapping
+    watch: Watch
+    calls: Stats
+
+
+async def _keep_told(
+    db: Database, clock: Clock, told: _Told, object: str, records: Sequence[Record], gone: Sequence[Rejected]
+) -> runs.Counts:
     async with db.transaction() as conn:
-        run_id = await runs.start(conn, "webhook", connector.name, object, now=clock.now())
-    store = _Store(db, clock, connector, mapping, run_id, watch)
+        run_id = await runs.start(conn, "webhook", told.connector.name, object, now=clock.now())
+    store = _Store(db, clock, told.connector, told.mapping, run_id, told.watch)
     with metered() as more:
         counts = await store.keep(object, records, gone, None)
-    calls.add(more)
-    counts.http = calls.as_dict()
+    told.calls.add(more)
+    counts.http = told.calls.as_dict()
     async with db.transaction() as conn:
         await runs.finish(conn, run_id, counts, state="done", now=clock.now())
     return counts

@@ -1,4 +1,4 @@
--- depends: 0014_relay_learning
+-- depends: 0015_inbox
 -- Companies and who belongs to them; leads that become contacts.
 
 -- A lead that became a contact: its id is a name of the person from then on.
