@@ -122,7 +122,7 @@ class Link(msgspec.Struct, frozen=True):
     primary: bool = False
 
 
-class Record(msgspec.Struct, frozen=True, kw_only=True):
+class Record(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One object as a vendor gave it. `fields` holds the vendor's own names and values.
 
     `object` is `lead`, `contact`, `company`, `deal` or `segment`. A segment's `links` are all its members. `merged_ids` are

@@ -34,7 +34,7 @@ LINKED = {"companies": ("contacts", "deals"), "deals": ("contacts",)}
 """The kinds whose links a record carries."""
 
 
-class _Object(msgspec.Struct):
+class _Object(msgspec.Struct, gc=False):
     id: str
     properties: dict[str, str | None] = {}
     updatedAt: datetime | None = None
@@ -99,7 +99,8 @@ async def _listed(
         params: dict[str, str | int] = {"limit": LIST_PAGE, "properties": ",".join(wanted)}
         params |= {"after": after} if after else {}
         params |= {"archived": "true"} if archived else {}
-        found = (await http.request("GET", f"/crm/v3/objects/{kind}", params=params)).decode(_Objects)
+        answer = await http.request("GET", f"/crm/v3/objects/{kind}", params=params, shape=_Objects)
+        found = answer.decode(_Objects)
         links = {} if archived else await _links(http, kind, [o.id for o in found.results])
         after = found.after
         records = [_record(kind, o, links, labels) for o in found.results]
@@ -144,7 +145,12 @@ async def _changed(
             "limit": SEARCH_PAGE,
         }
         answer = await http.request(
-            "POST", f"/crm/v3/objects/{kind}/search", json=body, scope="search", repeatable=True
+            "POST",
+            f"/crm/v3/objects/{kind}/search",
+            json=body,
+            scope="search",
+            repeatable=True,
+            shape=_Objects,
         )
         found = answer.decode(_Objects)
         ids = [o.id for o in found.results]

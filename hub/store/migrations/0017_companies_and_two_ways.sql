@@ -1,4 +1,4 @@
--- depends: 0015_inbox
+-- depends: 0016_pulling
 -- Companies and who belongs to them; leads that become contacts.
 
 -- A lead that became a contact: its id is a name of the person from then on.
