@@ -37,8 +37,8 @@ from hub.config import settings as sections
 from hub.document import load as load_document
 from hub.errors import HubError
 from hub.mapping import transforms
-from hub.mapping.language import Entry
-from hub.model import CONTACT_FIELDS, DEAL_FIELDS, RESULTS, FieldType
+from hub.mapping.language import STANDARD, Entry
+from hub.model import RESULTS, FieldType
 from hub.rules.functions import FUNCTIONS, SCALARS
 from hub.sdk import registry
 
@@ -201,8 +201,7 @@ def sources(name: str) -> str:
 
 
 def fields(object: str) -> str:
-    known = {"contact": CONTACT_FIELDS, "deal": DEAL_FIELDS}[object]
-    rows = [[f"`{field.name}`", field.type.value, field.description] for field in known.values()]
+    rows = [[f"`{field.name}`", field.type.value, field.description] for field in STANDARD[object].values()]
     return table(["field", "type", "meaning"], rows)
 
 

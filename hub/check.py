@@ -166,6 +166,7 @@ class _Checker:
     def _catalog(self) -> Catalog:
         """All fields of all mappings; a mapping's own mistakes are told here."""
         fields, deal_fields = dict(Catalog().contact_fields), dict(Catalog().deal_fields)
+        company_fields = dict(Catalog().company_fields)
         kinds = registry.connectors()
         self.all_fields_known = set(self.settings.connections) == self._names("connections")
         for name, section in self.settings.connections.items():
@@ -191,6 +192,7 @@ class _Checker:
                 built = mappings.build([d for d in documents if d], kind.known_fields)
                 fields.update(built.contact_fields)
                 deal_fields.update(built.deal_fields)
+                company_fields.update(built.company_fields)
                 self.mappings[name] = built
             except Problems as error:
                 self.all_fields_known = False
@@ -206,7 +208,10 @@ class _Checker:
         lists, messages, purposes, connections = (
             frozenset(self._names(section)) for section in ("lists", "messages", "purposes", "connections")
         )
-        return Catalog(fields, lists, messages, purposes, connections=connections, deal_fields=deal_fields)
+        return Catalog(
+            fields, lists, messages, purposes, connections=connections, deal_fields=deal_fields,
+            company_fields=company_fields,
+        )  # fmt: skip
 
     # --- rules ------------------------------------------------------------------------------------------
 
@@ -238,18 +243,37 @@ class _Checker:
             self._known((*at, "exclude", number), "list", each, self._names("lists"))
             for number, each in enumerate(section.exclude)
         ]
+        self._mirrors(name, section, at)
         if section.static == (section.where is not None):
             what = "has both where and static" if section.static else "has neither where nor static"
             self._wrong(at, f"list {name} {what}", "give one of them", key=True)
             return False
         return all(known) and (section.where is None or self._rule((*at, "where"), section.where))
 
+    def _mirrors(self, name: str, section: ListSection, at: At) -> None:
+        """Where a list is kept as a segment, and that no two lists are kept as one."""
+        for connection, segment in section.mirror.items():
+            inside: At = (*at, "mirror", connection)
+            if not self._known(inside, "connection", connection, self._names("connections")):
+                continue
+            given = self.settings.connections.get(connection)
+            kind = registry.connectors().get(given.connector) if given else None
+            if kind is not None and not kind.manifest.mirrors:
+                what = f"{kind.manifest.name} has no segments that the hub could fill"
+                self._wrong(inside, what, "take it out", key=True)
+            if not segment.strip():
+                self._wrong(inside, "the segment has no name", "e.g. Mailyard trial")
+            before = [n for n, s in self.settings.lists.items() if s.mirror.get(connection) == segment]
+            if before[0] != name:
+                what = f"list {before[0]} is kept as {segment!r}, too"
+                self._wrong(inside, what, "give each list a segment of its own")
+
     # --- messages and funnels -----------------------------------------------------------------------------
 
     def _messages(self) -> None:
         for name, section in self.settings.messages.items():
             self._known(("messages", name, "purpose"), "purpose", section.purpose, self._names("purposes"))
-        found = checking.messages(self.config, self.catalog.contact_fields, all_known=self.all_fields_known)
+        found = checking.messages(self.config, self.catalog.template_fields, all_known=self.all_fields_known)
         self.found += found.problems
         self.hints += found.hints
 

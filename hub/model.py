@@ -74,8 +74,32 @@ DEAL_FIELDS: dict[str, HubField] = _columns(
     ("owner", FieldType.TEXT, "owner's id in the CRM"),
 )
 
+COMPANY_FIELDS: dict[str, HubField] = _columns(
+    ("name", FieldType.TEXT, "company name"),
+    ("domain", FieldType.TEXT, "web domain, lower case"),
+    (
+        "industry",
+        FieldType.TEXT,
+        "industry, the vendor's internal value where the mapping does not say otherwise",
+    ),
+    ("country", FieldType.TEXT, "ISO 3166-1 alpha-2 code where the mapping knows it"),
+    ("city", FieldType.TEXT, "city"),
+    ("phone", FieldType.TEXT, "phone number as given"),
+    ("employees", FieldType.NUMBER, "how many people work there"),
+    ("revenue", FieldType.NUMBER, "revenue a year, in the CRM's currency"),
+    ("lifecycle", FieldType.TEXT, "lifecycle stage, the vendor's internal value"),
+    ("owner", FieldType.TEXT, "owner's id in the CRM"),
+    ("created_at", FieldType.TIME, "when the CRM created the company"),
+)
+
 
 # --- what a vendor gives -------------------------------------------------------------------------------
+
+
+OBJECTS = {
+    "leads": "lead", "contacts": "contact", "companies": "company", "deals": "deal", "segments": "segment",
+}  # fmt: skip
+"""stream -> the object that its records are."""
 
 
 class RecordState(StrEnum):
@@ -83,21 +107,27 @@ class RecordState(StrEnum):
     ARCHIVED = "archived"  # hidden, may come back
     DELETED = "deleted"  # gone, or erased for privacy
     MERGED = "merged"  # lives on under another id
+    CONVERTED = "converted"  # a lead that became a contact
 
 
 class Link(msgspec.Struct, frozen=True):
-    """A record's tie to another record of the same connection, e.g. a deal to a contact."""
+    """A record's tie to another record of the same connection, e.g. a deal to a contact. One tie a role.
+
+    `primary`, of a company's link: the company is the main one of that contact or deal.
+    """
 
     object: str
     id: str
     role: str = ""
+    primary: bool = False
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One object as a vendor gave it. `fields` holds the vendor's own names and values.
 
-    `object` is `contact`, `deal` or `segment`. A segment's `links` are all its members. `merged_ids` are
-    other ids that now mean this record.
+    `object` is `lead`, `contact`, `company`, `deal` or `segment`. A segment's `links` are all its members. `merged_ids` are
+    other ids that now mean this record. A lead whose state is `converted` names in `became` the contact that it is now, and
+    the company and the deal that came of it.
     """
 
     object: str
@@ -107,6 +137,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     state: RecordState = RecordState.LIVE
     merged_ids: tuple[str, ...] = ()
     links: tuple[Link, ...] = ()
+    became: tuple[Link, ...] = ()
 
 
 class Rejected(msgspec.Struct, frozen=True, kw_only=True):
@@ -261,7 +292,8 @@ class OutcomeStatus(StrEnum):
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """What a vendor said of one push. `wrote` names the fields written: the echo ledger remembers them."""
+    """What a vendor said of one push. `wrote` are the vendor's fields that were written, with
+    their values; empty where the vendor does not say."""
 
     id: str
     status: OutcomeStatus = OutcomeStatus.DONE

@@ -96,6 +96,24 @@ EXPECTED: dict[str, list[tuple[str, str]]] = {
         ("48-lists-static.yaml:13:43", "unknown field 'amout' of a deal; did you mean 'amount'?"),
         ("48-lists-static.yaml:13:87", "unknown connection 'cmr'; did you mean 'crm'?"),
     ],
+    "65-lists-mirrored": [
+        ("65-lists-mirrored.yaml:10:19", "unknown field 'industri' of a company; did you mean 'industry'?"),
+        (
+            "65-lists-mirrored.yaml:10:63",
+            "list berlin is kept as 'Mailyard Berlin', too; give each list a segment of its own",
+        ),
+        ("65-lists-mirrored.yaml:11:48", "there is no connection 'cmr'; did you mean 'crm'?"),
+        (
+            "65-lists-mirrored.yaml:11:54",
+            "google_analytics has no segments that the hub could fill; take it out",
+        ),
+        ("65-lists-mirrored.yaml:12:43", "a number is compared with 'x'; write a number, e.g. 42"),
+        ("65-lists-mirrored.yaml:12:64", "the segment has no name; e.g. Mailyard trial"),
+        (
+            "65-lists-mirrored.yaml:14:30",
+            "the template uses the unknown field 'nmae' of the company; did you mean 'name'?",
+        ),
+    ],
     "16-mapping-to-no-field": [
         (
             "mappings/wrong.yaml:2:17",

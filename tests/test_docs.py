@@ -192,7 +192,7 @@ def test_yaml_that_is_shown_has_no_mistakes(block: Any, tmp_path: Path) -> None:
         (tmp_path / name).write_text(content)
     yaml = YAML(typ="safe")
     whole, shown = yaml.load(files()["hub.yaml"]), yaml.load(block.text)
-    if set(shown) <= {"contact", "deal", "consent", "match"}:
+    if set(shown) <= {"lead", "contact", "company", "deal", "consent", "match"}:
         (tmp_path / "mapping.yaml").write_text(block.text)
         whole["connections"]["sales"] = dict(whole["connections"]["crm"])
         whole["connections"]["crm"]["mapping"] = "mapping.yaml"

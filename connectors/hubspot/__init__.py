@@ -1,4 +1,4 @@
-"""HubSpot: contacts, deals and lists in; results, consent and fields out; webhooks with signature v3."""
+"""HubSpot: contacts, companies, deals and lists in; results, consent and fields out; webhooks with signature v3."""
 
 from connectors.hubspot.connector import HubSpot
 

@@ -1,6 +1,6 @@
 """The connector: settings, manifest, and which file answers for what.
 
-Reading is in `reading.py`, writing in `writing.py`, webhooks in `webhooks.py`, refusals in `errors.py`.
+Reading is in `reading.py`, writing in `writing.py` and `segments.py`, webhooks in `webhooks.py`, refusals in `errors.py`.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from typing import Any, ClassVar
 
 from pydantic import Field, SecretStr
 
-from connectors.hubspot import errors, fields, reading, webhooks, writing
+from connectors.hubspot import errors, fields, reading, segments, webhooks, writing
 from hub.errors import FixNeeded, VendorError
-from hub.model import FieldType, Outcome, Push, Record, VendorField
+from hub.model import OBJECTS, FieldType, Outcome, Push, Record, VendorField
 from hub.sdk.connector import (
     Connector,
     ConnectorSettings,
@@ -29,7 +29,8 @@ from hub.sdk.http import Auth, Bearer, Http
 from hub.sdk.oauth import OAuth
 
 SCOPES = (
-    "crm.objects.contacts.read", "crm.objects.contacts.write", "crm.objects.deals.read", "crm.lists.read",
+    "crm.objects.contacts.read", "crm.objects.contacts.write", "crm.objects.companies.read", "crm.objects.deals.read",
+    "crm.lists.read", "crm.lists.write",
     "crm.schemas.contacts.read", "crm.schemas.contacts.write", "communication_preferences.read_write",
     "sales-email-read",
 )  # fmt: skip
@@ -67,10 +68,10 @@ class HubSpot(Connector[HubSpotSettings]):
     manifest = Manifest(
         name="hubspot",
         title="HubSpot",
-        streams=("contacts", "deals", "segments"),
+        streams=("contacts", "companies", "deals", "segments"),
         pushes=("results", "consent", "fields"),
         auth=("private app token", "OAuth 2 refresh token"),
-        webhooks=("contact.*", "deal.*"),
+        webhooks=("contact.*", "company.*", "deal.*"),
         limits=(
             Limit("burst", 190, 10),
             Limit("search", 5, 1, scope="search"),
@@ -79,6 +80,7 @@ class HubSpot(Connector[HubSpotSettings]):
         scopes=SCOPES,
         docs="docs/connectors/hubspot.md",
         batch=100,
+        mirrors=True,
     )
 
     def connect(self, http: Http) -> Http:
@@ -120,7 +122,7 @@ class HubSpot(Connector[HubSpotSettings]):
     def pull(self, stream: str, cursor: Cursor) -> AsyncIterator[Page]:
         if stream == "segments":
             return reading.segments(self.http, cursor)
-        return reading.objects(self.http, self.clock, stream, self.wanted(stream.removesuffix("s")), cursor)
+        return reading.objects(self.http, self.clock, stream, self.wanted(OBJECTS[stream]), cursor)
 
     async def read(self, object: str, ids: Sequence[str]) -> list[Record]:
         return await reading.by_id(self.http, object, self.wanted(object), ids)
@@ -138,7 +140,7 @@ class HubSpot(Connector[HubSpotSettings]):
         return await writing.Writer(self.http, self.settings.base_url).prepare(dry=dry)
 
     async def schema(self, object: str) -> list[VendorField]:
-        answer = (await self.http.request("GET", f"/crm/v3/properties/{object}s")).json()
+        answer = (await self.http.request("GET", f"/crm/v3/properties/{reading.PLURAL[object]}")).json()
         made = [field for name, field in fields.KNOWN[object].items() if name in fields.CONNECTOR_MADE]
         return [_vendor_field(found) for found in answer["results"]] + made
 
@@ -150,6 +152,7 @@ class HubSpot(Connector[HubSpotSettings]):
             return [Finding(False, f"cannot sign in: {error.message}", error.fix)]
         for what, path in (
             ("read contacts", "/crm/v3/objects/contacts?limit=1"),
+            ("read companies", "/crm/v3/objects/companies?limit=1"),
             ("read deals", "/crm/v3/objects/deals?limit=1"),
             ("read properties", "/crm/v3/properties/contacts"),
             ("read subscriptions", "/communication-preferences/v4/definitions"),
@@ -167,6 +170,18 @@ class HubSpot(Connector[HubSpotSettings]):
         findings.append(Finding(not missing, "; ".join(missing) or "the properties for results are there",
                                 "run `hub connections prepare`" if missing else ""))  # fmt: skip
         return findings
+
+    async def static_segment(self, name: str) -> str:
+        return await segments.static(self.http, self.name, name)
+
+    async def make_segment(self, name: str) -> str:
+        return await segments.make(self.http, name)
+
+    async def members(self, segment: str) -> set[str]:
+        return {link.id for link in await reading.members(self.http, segment)}
+
+    async def change_members(self, segment: str, add: Sequence[str], remove: Sequence[str]) -> set[str]:
+        return await segments.change(self.http, segment, add, remove)
 
     def verify(self, request: WebhookRequest) -> None:
         webhooks.verify(request, self.settings.webhook_secrets)

@@ -1,6 +1,6 @@
 """What is known of HubSpot's objects without asking: the standard properties that mappings may name.
 
-Source: HubSpot developer docs, "Properties" (default contact and deal properties). Custom properties are the
+Source: HubSpot developer docs, "Properties" (default contact, company and deal properties). Custom properties are the
 account's own: a mapping marks them `custom: true`, and `hub connections test` asks the live schema.
 """
 
@@ -28,6 +28,16 @@ CONTACT = {
               read_only=True),
     **_fields(N, "annualrevenue numemployees"),
 }  # fmt: skip
+COMPANY = {
+    **_fields(T, "name domain website phone address address2 city state zip country timezone description about_us founded_year "
+                 "linkedin_company_page hs_additional_domains"),
+    **_fields(E, "industry lifecyclestage hs_lead_status type hubspot_owner_id"),
+    **_fields(N, "numberofemployees annualrevenue"),
+    **_fields(B, "is_public"),
+    **_fields(D, "createdate hs_lastmodifieddate notes_last_contacted notes_last_updated closedate", read_only=True),
+    **_fields(N, "num_associated_contacts num_associated_deals", read_only=True),
+    **_fields(T, "hs_object_id hs_merged_object_ids", read_only=True),
+}  # fmt: skip
 DEAL = {
     **_fields(T, "dealname description closed_lost_reason closed_won_reason"),
     **_fields(E, "dealstage pipeline dealtype hubspot_owner_id hs_priority deal_currency_code"),
@@ -40,5 +50,5 @@ DEAL = {
     # Put in by the connector: the words that people see for the internal ids in `dealstage` and `pipeline`.
     **_fields(T, "stage_label pipeline_label", read_only=True),
 }  # fmt: skip
-KNOWN = {"contact": CONTACT, "deal": DEAL}
+KNOWN = {"contact": CONTACT, "company": COMPANY, "deal": DEAL}
 CONNECTOR_MADE = frozenset({"stage_label", "pipeline_label"})

@@ -16,7 +16,7 @@ import msgspec
 
 from hub.clock import Clock
 from hub.errors import Drop
-from hub.model import Link, Record, RecordState
+from hub.model import OBJECTS, Link, Record, RecordState
 from hub.sdk.connector import Cursor, Page
 from hub.sdk.http import Http
 
@@ -24,7 +24,14 @@ LIST_PAGE, SEARCH_PAGE, READ_BATCH, LINK_BATCH, MEMBER_PAGE, SEGMENT_PAGE = 100,
 OVERLAP = timedelta(minutes=2)
 """Search lags behind writes by seconds, and our clock may be off: a window reaches back into the last one."""
 ARCHIVED_EVERY = timedelta(hours=1)
-MODIFIED = {"contacts": "lastmodifieddate", "deals": "hs_lastmodifieddate"}
+MODIFIED = {
+    "contacts": "lastmodifieddate",
+    "companies": "hs_lastmodifieddate",
+    "deals": "hs_lastmodifieddate",
+}
+PLURAL = {object: kind for kind, object in OBJECTS.items()}
+LINKED = {"companies": ("contacts", "deals"), "deals": ("contacts",)}
+"""The kinds whose links a record carries."""
 
 
 class _Object(msgspec.Struct, gc=False):
@@ -32,7 +39,6 @@ class _Object(msgspec.Struct, gc=False):
     properties: dict[str, str | None] = {}
     updatedAt: datetime | None = None
     archived: bool = False
-    associations: dict[str, Any] = {}
 
 
 class _Next(msgspec.Struct):
@@ -55,11 +61,11 @@ class _Objects(msgspec.Struct):
 async def objects(
     http: Http, clock: Clock, kind: str, wanted: Sequence[str], cursor: Cursor
 ) -> AsyncIterator[Page]:
-    """Pages of contacts or deals. A cursor is where a part (`list`, `search`, `archived`) goes on, and since when."""
+    """Pages of contacts, companies or deals. A cursor is where a part (`list`, `search`, `archived`) goes on, and since when."""
     labels = await _stage_labels(http) if kind == "deals" else {}
     cursor = dict(cursor) or {"part": "list", "started": _ms(clock.now())}
     if cursor["part"] == "list":
-        async for page in _listed(http, kind, wanted, cursor, labels, archived=False):
+        async for page in _listed(http, kind, wanted, cursor, labels):
             cursor = page.cursor
             yield page
         cursor = {"part": "search", "since": cursor["started"] - _span(OVERLAP), "archived_at": 0}
@@ -86,17 +92,16 @@ async def _listed(
     cursor: Cursor,
     labels: Mapping[str, dict[str, str]],
     *,
-    archived: bool,
+    archived: bool = False,
 ) -> AsyncIterator[Page]:
     after = cursor.get("after", "")
     while True:
         params: dict[str, str | int] = {"limit": LIST_PAGE, "properties": ",".join(wanted)}
         params |= {"after": after} if after else {}
         params |= {"archived": "true"} if archived else {}
-        params |= {"associations": "contacts"} if kind == "deals" and not archived else {}
         answer = await http.request("GET", f"/crm/v3/objects/{kind}", params=params, shape=_Objects)
         found = answer.decode(_Objects)
-        links = {o.id: _links_within(o) for o in found.results} if kind == "deals" else {}
+        links = {} if archived else await _links(http, kind, [o.id for o in found.results])
         after = found.after
         records = [_record(kind, o, links, labels) for o in found.results]
         if after:
@@ -149,7 +154,7 @@ async def _changed(
         )
         found = answer.decode(_Objects)
         ids = [o.id for o in found.results]
-        links = await _links(http, ids) if kind == "deals" else {}
+        links = await _links(http, kind, ids)
         records = [_record(kind, o, links, labels) for o in found.results]
         if len(ids) == SEARCH_PAGE:
             last = max(ids, key=int)
@@ -165,7 +170,7 @@ async def by_id(http: Http, object: str, wanted: Sequence[str], ids: Sequence[st
 
     batch/read answers a merged id with the record that absorbed it, so what was asked is compared with what came.
     """
-    kind = f"{object}s"
+    kind = PLURAL[object]
     labels = await _stage_labels(http) if kind == "deals" else {}
     found: dict[str, Record] = {}
     for start in range(0, len(ids), READ_BATCH):
@@ -177,7 +182,7 @@ async def by_id(http: Http, object: str, wanted: Sequence[str], ids: Sequence[st
         }
         answer = await http.request("POST", f"/crm/v3/objects/{kind}/batch/read", json=body, repeatable=True)
         come = answer.decode(_Objects).results
-        links = await _links(http, [o.id for o in come]) if kind == "deals" else {}
+        links = await _links(http, kind, [o.id for o in come])
         found.update((o.id, _record(kind, o, links, labels)) for o in come)
     absorbed = {old for record in found.values() for old in record.merged_ids}
     for missing in [i for i in ids if i not in found and i not in absorbed]:
@@ -201,7 +206,7 @@ async def _alone(
         if record.id != id and id not in record.merged_ids:
             record = msgspec.structs.replace(record, merged_ids=(*record.merged_ids, id))
         return record
-    return Record(object=kind.removesuffix("s"), id=id, state=RecordState.DELETED)
+    return Record(object=OBJECTS[kind], id=id, state=RecordState.DELETED)
 
 
 async def segments(http: Http, cursor: Cursor) -> AsyncIterator[Page]:
@@ -222,9 +227,9 @@ async def segments(http: Http, cursor: Cursor) -> AsyncIterator[Page]:
             if found.get("objectTypeId", "0-1") != "0-1":
                 continue
             seen.append(found["listId"])
-            members = await _members(http, found["listId"])
+            links = await members(http, found["listId"])
             record = Record(
-                object="segment", id=found["listId"], links=members,
+                object="segment", id=found["listId"], links=links,
                 fields={"name": found["name"], "kind": found.get("processingType", "").lower()},
             )  # fmt: skip
             yield Page(records=[record], cursor={"known": sorted(known | set(seen))})
@@ -235,7 +240,8 @@ async def segments(http: Http, cursor: Cursor) -> AsyncIterator[Page]:
     yield Page(records=gone, cursor={"known": sorted(seen)}, done=True)
 
 
-async def _members(http: Http, list_id: str) -> tuple[Link, ...]:
+async def members(http: Http, list_id: str) -> tuple[Link, ...]:
+    """Everybody who is in a list."""
     found: list[Link] = []
     after = ""
     while True:
@@ -247,32 +253,32 @@ async def _members(http: Http, list_id: str) -> tuple[Link, ...]:
             return tuple(found)
 
 
-async def _links(http: Http, deal_ids: Sequence[str]) -> dict[str, tuple[Link, ...]]:
-    """deal id -> its contacts, by the batch call of Associations v4 (a deal without any is missing in the answer)."""
-    found: dict[str, tuple[Link, ...]] = {}
-    for start in range(0, len(deal_ids), LINK_BATCH):
-        body = {"inputs": [{"id": i} for i in deal_ids[start : start + LINK_BATCH]]}
-        if not body["inputs"]:
-            continue
-        answer = (
-            await http.request(
-                "POST", "/crm/v4/associations/deals/contacts/batch/read", json=body, repeatable=True
-            )
-        ).json()
-        for row in answer["results"]:
-            found[str(row["from"]["id"])] = tuple(
-                Link("contact", str(to["toObjectId"]), _role(to)) for to in row["to"]
-            )
-    return found
+async def _links(http: Http, kind: str, ids: Sequence[str]) -> dict[str, tuple[Link, ...]]:
+    """id -> its links with their labels, by the batch call of Associations v4: pages of records tell no labels, and not all of
+    many links."""
+    found: dict[str, list[Link]] = {id: [] for id in ids} if kind in LINKED else {}
+    for target in LINKED.get(kind, ()):
+        for start in range(0, len(ids), LINK_BATCH):
+            inputs: list[dict[str, str]] = [{"id": i} for i in ids[start : start + LINK_BATCH]]
+            while inputs:
+                answer = await http.request(
+                    "POST", f"/crm/v4/associations/{kind}/{target}/batch/read", json={"inputs": inputs}, repeatable=True
+                )  # fmt: skip
+                inputs = []
+                for row in answer.json()["results"]:
+                    id = str(row["from"]["id"])
+                    found[id] += [link for to in row["to"] for link in _labelled(OBJECTS[target], to)]
+                    if after := ((row.get("paging") or {}).get("next") or {}).get("after"):
+                        inputs.append({"id": id, "after": str(after)})
+    return {id: tuple(dict.fromkeys(links)) for id, links in found.items()}
 
 
-def _role(to: Mapping[str, Any]) -> str:
-    return next((str(t["label"]) for t in to.get("associationTypes", []) if t.get("label")), "")
-
-
-def _links_within(found: _Object) -> tuple[Link, ...]:
-    rows = (found.associations.get("contacts") or {}).get("results", [])
-    return tuple(dict.fromkeys(Link("contact", str(row["id"])) for row in rows))
+def _labelled(object: str, to: Mapping[str, Any]) -> list[Link]:
+    """A link for each label that people gave it, one without a role where they gave none."""
+    types = to.get("associationTypes", [])
+    own = [str(t["label"]) for t in types if t.get("label") and t.get("category") != "HUBSPOT_DEFINED"]
+    primary = any(t.get("label") == "Primary" and t.get("category") == "HUBSPOT_DEFINED" for t in types)
+    return [Link(object, str(to["toObjectId"]), role, primary) for role in own or [""]]
 
 
 async def _stage_labels(http: Http) -> dict[str, dict[str, str]]:
@@ -295,7 +301,7 @@ def _record(
     absorbed = properties.pop("hs_merged_object_ids", None)
     merged = tuple(i for i in re.split(r"[;,]", absorbed) if i and i != found.id) if absorbed else ()
     return Record(
-        object=kind.removesuffix("s"),
+        object=OBJECTS[kind],
         id=found.id,
         fields=properties,
         changed_at=found.updatedAt,

@@ -22,7 +22,9 @@ _ACTIONS = {
     "creation": "changed", "propertyChange": "changed", "associationChange": "changed", "deletion": "deleted",
     "privacyDeletion": "deleted", "merge": "merged", "restore": "restored",
 }  # fmt: skip
-_OBJECTS = {"contact": "contact", "deal": "deal", "0-1": "contact", "0-3": "deal"}
+_OBJECTS = {
+    "contact": "contact", "company": "company", "deal": "deal", "0-1": "contact", "0-2": "company", "0-3": "deal",
+}  # fmt: skip
 
 
 def verify(request: WebhookRequest, secrets: Sequence[str]) -> None:

@@ -20,7 +20,7 @@ from contracts.hubspot.answers import (
     iso,
     not_found,
 )
-from contracts.hubspot.kinds import ASSOCIATIONS, KINDS, inverse_type
+from contracts.hubspot.kinds import ASSOCIATIONS, KINDS
 
 if TYPE_CHECKING:
     from contracts.hubspot.account import Account
@@ -31,18 +31,41 @@ MAX_READ, MAX_WRITE, PAGE = 1000, 2000, 500
 Targets = dict[int, set[int]]
 
 
+PRIMARY = frozenset({1, 2, 5, 6})
+FIRST_OWN_TYPE = 51
+"""An account's own labels are numbered by HubSpot."""
+
+
 class Links:
     """Who is associated with whom: (type, id, other type) -> other id -> association type ids."""
 
     def __init__(self, journal: Journal) -> None:
         self.journal = journal
         self.of: defaultdict[tuple[str, int, str], Targets] = defaultdict(dict)
+        self.own: dict[tuple[str, str], tuple[int, ...]] = {}
+        self.words: dict[int, str] = dict.fromkeys(PRIMARY, "Primary")
+
+    def define(self, source: str, target: str, label: str) -> int:
+        """A label of the account's own, the same in both directions. Returns its type id from `source` to `target`."""
+        for ends in ((source, target), (target, source)):
+            number = FIRST_OWN_TYPE + len(self.words) - len(PRIMARY)
+            self.words[number] = label
+            self.own[ends] = (*self.own.get(ends, ()), number)
+        return self.own[source, target][-1]
+
+    def types(self, source: str, target: str) -> tuple[int, ...]:
+        """All association types from one object type to another, the plain one first; in the same order both ways."""
+        return (*ASSOCIATIONS[source, target], *self.own.get((source, target), ()))
+
+    def inverse(self, source: str, target: str, type_id: int) -> int:
+        """The type id that the other record shows for the same link."""
+        return self.types(target, source)[self.types(source, target).index(type_id)]
 
     def add(self, source: str, number: int, target: str, other: int, type_ids: list[int]) -> bool:
         """Link two records in both directions; the plain type comes along. True when something was new."""
         if (source, target) not in ASSOCIATIONS:
             raise bad_request(f"{source} and {target} cannot be associated")
-        allowed = ASSOCIATIONS[source, target]
+        allowed = self.types(source, target)
         for type_id in type_ids:
             if type_id not in allowed:
                 raise bad_request(
@@ -53,11 +76,23 @@ class Links:
         if wanted <= held:
             return False
         before = set(held)
+        if wanted & PRIMARY - before:
+            self._only_primary(source, number, target, other)
         held |= wanted
         back = self.of[target, other, source].setdefault(number, set())
-        back |= {inverse_type(source, target, t) for t in wanted}
+        back |= {self.inverse(source, target, t) for t in wanted}
         self.journal.note(lambda: self._restore(source, number, target, other, before))
         return True
+
+    def _only_primary(self, source: str, number: int, target: str, other: int) -> None:
+        """A contact or deal has one primary company: another one is plain from now on."""
+        if source == "companies":
+            source, number, target, other = target, other, source, number
+        for company in [
+            c for c, types in self.of[source, number, target].items() if c != other and types & PRIMARY
+        ]:
+            self.of[source, number, target][company] -= PRIMARY
+            self.of[target, company, source][number] -= PRIMARY
 
     def _restore(self, source: str, number: int, target: str, other: int, types: set[int]) -> None:
         self.remove(source, number, target, other)
@@ -85,10 +120,14 @@ class Links:
                     self.add(kind, successor, target, other, types)
 
 
-def labelled(types: list[int]) -> list[Json]:
-    primary = {1, 2, 5, 6}
+def labelled(links: Links, types: list[int]) -> list[Json]:
+    own = {number for numbers in links.own.values() for number in numbers}
     return [
-        {"category": "HUBSPOT_DEFINED", "typeId": t, "label": "Primary" if t in primary else None}
+        {
+            "category": "USER_DEFINED" if t in own else "HUBSPOT_DEFINED",
+            "typeId": t,
+            "label": links.words.get(t),
+        }
         for t in types
     ]
 
@@ -98,16 +137,16 @@ def attach(account: Account, store: ObjectStore, record: Record, wanted: list[An
     for link in wanted:
         to = field_of(link, "to", dict)
         types = [int(field_of(t, "associationTypeId", int)) for t in field_of(link, "types", list)]
-        target = _target_of(store.kind.name, types)
+        target = _target_of(account.links, store.kind.name, types)
         other = account.objects[target].resolve(str(field_of(to, "id", (str, int))))  # type: ignore[arg-type]
         if other is None:
             raise not_found(f"{target} {to['id']} does not exist", context={"toObjectId": [str(to["id"])]})
         link_records(account, store.kind.name, record.number, target, other.number, types, author)
 
 
-def _target_of(source: str, types: list[int]) -> str:
-    for (start, target), known in ASSOCIATIONS.items():
-        if start == source and types and all(t in known for t in types):
+def _target_of(links: Links, source: str, types: list[int]) -> str:
+    for start, target in ASSOCIATIONS:
+        if start == source and types and all(t in links.types(start, target) for t in types):
             return target
     raise bad_request(f"No association type of {source} matches {types}")
 
@@ -164,7 +203,8 @@ class AssociationApi:
         every = self.account.links.targets(source.kind.name, number, target.kind.name)
         rest = [(other, types) for other, types in every if after is None or other > int(after)]
         shown = [
-            {"toObjectId": str(other), "associationTypes": labelled(types)} for other, types in rest[:limit]
+            {"toObjectId": str(other), "associationTypes": labelled(self.account.links, types)}
+            for other, types in rest[:limit]
         ]
         paging = {"paging": {"next": {"after": str(rest[limit - 1][0])}}} if len(rest) > limit else {}
         return shown, paging
@@ -216,7 +256,7 @@ class AssociationApi:
             "fromObjectId": one.id,
             "toObjectTypeId": target.kind.type_id,
             "toObjectId": two.id,
-            "labels": ["Primary"] if set(types) & {1, 2, 5, 6} else [],
+            "labels": [self.account.links.words[t] for t in types if t in self.account.links.words],
         }
 
     def batch_archive(self, call: Call) -> Answer:

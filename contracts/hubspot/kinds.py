@@ -20,6 +20,17 @@ LIFECYCLE = (
     ("other", "Other"),
 )
 
+INDUSTRIES = (
+    "COMPUTER_SOFTWARE",
+    "INTERNET",
+    "RETAIL",
+    "AUTOMOTIVE",
+    "BANKING",
+    "MACHINERY",
+    "HOSPITAL_HEALTH_CARE",
+)
+"""Some of HubSpot's."""
+
 
 @dataclass(frozen=True, slots=True)
 class Kind:
@@ -85,11 +96,6 @@ ASSOCIATIONS: dict[tuple[str, str], tuple[int, ...]] = {
 """HUBSPOT_DEFINED type ids by direction; the first is the plain one, a second is the primary one."""
 
 
-def inverse_type(source: str, target: str, type_id: int) -> int:
-    """The type id that the other record shows for the same link."""
-    return ASSOCIATIONS[target, source][ASSOCIATIONS[source, target].index(type_id)]
-
-
 def _texts(group: str, names: str) -> list[Property]:
     return [Property(n, n.replace("_", " ").capitalize(), group=group) for n in names.split()]
 
@@ -148,7 +154,10 @@ def _contacts(group: str) -> list[Property]:
 def _companies(group: str) -> list[Property]:
     return [
         Property("numberofemployees", "Employees", "number", "number", group),
-        *_texts(group, "name domain city country phone industry website"),
+        Property("annualrevenue", "Annual revenue", "number", "number", group),
+        _select(group, "lifecyclestage", LIFECYCLE, "radio"),
+        _select(group, "industry", tuple((name, name.replace("_", " ").title()) for name in INDUSTRIES)),
+        *_texts(group, "name domain city country phone website"),
     ]
 
 

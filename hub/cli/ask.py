@@ -40,6 +40,12 @@ def _plan_tables(found: dict[str, Any]) -> None:
         "samples": "for example",
     }
     print_table("Mails", columns, found["mails"], empty="none would be sent")
+    if found["mirrors"]:
+        columns = {
+            "list": "list", "connection": "connection", "segment": "segment", "add": "would be put in",
+            "remove": "would be taken out",
+        }  # fmt: skip
+        print_table("Mirrors", columns, found["mirrors"])
     columns = {"connection": "connection", "kind": "kind", "count": "count", "samples": "for example"}
     print_table("Writes", columns, found["writes"], empty="nothing would be written")
 
@@ -81,8 +87,26 @@ def _contact_tables(one: dict[str, Any]) -> None:
     print_table(f"Contact {one['contact']['id']}", {"field": "field", "value": "value"}, rows)
     columns = {"connection": "connection", "external_id": "id", "state": "state"}
     print_table("Known as", columns, one["identities"])
+    if one["companies"]:
+        columns = {
+            "name": "company",
+            "industry": "industry",
+            "roles": "role",
+            "primary": "primary",
+            "connection": "connection",
+        }
+        print_table("Companies", columns, one["companies"])
     if one["deals"]:
-        print_table("Deals", {"name": "deal", "stage": "stage", "amount": "amount"}, one["deals"])
+        columns = {"name": "deal", "stage": "stage", "amount": "amount", "role": "role", "company": "company"}
+        print_table("Deals", columns, one["deals"])
+    if one["resting"]:
+        columns = {
+            "connection": "connection",
+            "field": "field",
+            "reason": "not copied because",
+            "until": "until",
+        }
+        print_table("Resting", columns, one["resting"])
     if one["consent"]:
         columns = {"purpose": "purpose", "status": "status", "source": "source", "at": "at", "proof": "proof"}
         print_table("Consent", columns, one["consent"])

@@ -10,14 +10,25 @@ from hub.cli.place import Place, print_table
 @click.group("duplicates", invoke_without_command=True)
 @click.option("--limit", default=50, show_default=True, help="how many to show at most")
 @click.option("--merged", is_flag=True, help="show the merges that stand instead")
+@click.option(
+    "--parted", is_flag=True, help="show whom a system parted after it had made one of them instead"
+)
 @click.pass_context
-def duplicates_(ctx: click.Context, limit: int, merged: bool) -> None:
+def duplicates_(ctx: click.Context, limit: int, merged: bool, parted: bool) -> None:
     """Pairs of contacts who look like one person, and what speaks for it."""
     if ctx.invoked_subcommand is not None:
         return
     from hub.jobs import people
 
     place: Place = ctx.obj
+    if parted:
+        found = place.run(lambda runtime: people.parted(runtime, limit))
+        columns = {
+            "contact": "contact", "other": "was one with", "record": "has a record again", "at": "at",
+            "restored": "has its past again",
+        }  # fmt: skip
+        place.show(found, lambda: print_table("Parted", columns, found, empty="nobody"))
+        return
     if merged:
         found = place.run(lambda runtime: people.merged(runtime, limit))
         columns = {
@@ -30,7 +41,16 @@ def duplicates_(ctx: click.Context, limit: int, merged: bool) -> None:
         "one": "contact", "one_email": "address", "one_known": "known as", "other": "and", "other_email": "address ",
         "other_known": "known as ", "because": "the same",
     }  # fmt: skip
-    place.show(found, lambda: print_table("Suspected duplicates", columns, found, empty="none"))
+    apart = place.run(lambda runtime: people.parted(runtime, limit))
+
+    def tables() -> None:
+        print_table("Suspected duplicates", columns, found, empty="none")
+        if apart:
+            click.echo(
+                f"parted again by a system that had made one person of two: {len(apart)}; see --parted"
+            )
+
+    place.show(found, tables)
 
 
 @duplicates_.command()

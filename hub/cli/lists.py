@@ -69,6 +69,12 @@ def show(place: Place, name: str) -> None:
         print_table(f"Size of {name}", columns, found["sizes"], empty="nobody was on it yet")
         columns = {"at": "at", "contact_id": "contact", "email": "address", "change": "change"}
         print_table(f"Changes of {name}", columns, found["changes"], empty="none yet")
+        if found["mirrors"]:
+            columns = {
+                "connection": "connection", "segment": "kept as", "members": "members", "verified_at": "verified at",
+                "problem": "",
+            }  # fmt: skip
+            print_table(f"Mirrors of {name}", columns, found["mirrors"])
 
     place.show(found, tables)
 

@@ -163,13 +163,17 @@ def test(place: Place, connection: str | None) -> None:
 @click.option("--dry", is_flag=True, help="only say what would be made")
 @click.pass_obj
 def prepare(place: Place, connection: str | None, dry: bool) -> None:
-    """Create what results need at the vendors (custom fields)."""
+    """Create what results need at the vendors (custom fields), and the segments that lists are mirrored into."""
+    from hub.jobs.lists import prepared
 
     async def go(runtime: Any) -> list[dict[str, str]]:
         return [
             {"connection": name, "what": line}
             for name in _chosen(runtime, connection)
-            for line in await (await runtime.connector(name)).prepare(dry=dry)
+            for line in [
+                *await (await runtime.connector(name)).prepare(dry=dry),
+                *await prepared(runtime, name, dry=dry),
+            ]
         ]
 
     made = place.run(go)

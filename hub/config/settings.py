@@ -61,7 +61,7 @@ class SyncSection(Section):
     """What is pulled from and pushed to a connection, and how often."""
 
     every: Duration = Field(timedelta(minutes=5), description="how often to pull, e.g. 5m")
-    pull: list[Literal["contacts", "deals", "segments"]] = Field(
+    pull: list[Literal["leads", "contacts", "companies", "deals", "segments"]] = Field(
         default_factory=list, description="streams to read; the connector's page names those it has"
     )
     push: list[Literal["results", "consent", "fields"]] = Field(
@@ -84,6 +84,10 @@ class ListSection(Section):
         False, description="instead of `where`: the list holds whom `hub lists import` names"
     )
     exclude: list[str] = Field(default_factory=list, description="lists whose members are never on this one")
+    mirror: dict[str, str] = Field(
+        default_factory=dict,
+        description="connection -> name of a segment there that holds the same people; `hub connections prepare` makes it",
+    )
     description: str = Field("", description="a word for people; the hub does not use it")
 
 

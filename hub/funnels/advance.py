@@ -101,14 +101,14 @@ class _Batch:
         ]
         staying = [e for e in entries if e not in gone and e not in lost]
         if gone:
-            await self._end(gone, "left", "the contact is gone")
+            await self._end(gone, "left", "the contact is gone", "contact-gone")
         if lost:
-            await self._end(lost, "left", "the step no longer exists in hub.yaml")
+            await self._end(lost, "left", "the step no longer exists in hub.yaml", "step-gone")
         if self.definition.leave and staying:
             held = await self._holds(self.definition.leave, staying)
             leaving = [e for e in staying if e.contact_id in held]
             if leaving:
-                await self._end(leaving, "left", f"leave rule: {self.definition.leave.text}")
+                await self._end(leaving, "left", f"leave rule: {self.definition.leave.text}", "leave-rule")
                 staying = [e for e in staying if e.contact_id not in held]
         return staying
 
@@ -187,8 +187,8 @@ class _Batch:
         values = rule.values(self.now, contacts=[e.contact_id for e in people])
         return await funnels.true_for(self.conn, rule.select(only_contacts=True), values)
 
-    async def _end(self, people: Sequence[Entry], state: str, reason: str) -> None:
-        await funnels.finish(self.conn, people, state, reason, now=self.now)
+    async def _end(self, people: Sequence[Entry], state: str, reason: str, code: str = "") -> None:
+        await funnels.finish(self.conn, people, state, reason, code=code, now=self.now)
         if state == "done":
             self.told.done += len(people)
         else:

@@ -69,7 +69,7 @@ async def plan(runtime: Runtime, name: str) -> dict[str, Any]:
         if known is not None:
             raise HubError(f"campaign {name} was approved already: it is {known}", "see `hub campaigns`")
         planned = await _freeze(rehearsal, name, None)
-        message = compiled(runtime.config, planned.message, runtime.catalog.contact_fields)
+        message = compiled(runtime.config, planned.message, runtime.catalog.template_fields)
         async with db.connection() as conn:
             found = await coverage(conn, message, now=runtime.clock.now(), compose=COMPOSED)
     return {**await _told(runtime, planned), "coverage": found}

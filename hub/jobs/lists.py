@@ -12,8 +12,9 @@ from hub.errors import HubError
 from hub.jobs.runtime import Runtime
 from hub.lists import csv_file
 from hub.rules import parse
-from hub.store import contacts, imports, runs, snapshots
+from hub.store import contacts, imports, mirrors, runs, snapshots
 from hub.store import lists as store
+from hub.sync import mirroring
 
 
 async def overview(runtime: Runtime) -> list[dict[str, Any]]:
@@ -23,13 +24,14 @@ async def overview(runtime: Runtime) -> list[dict[str, Any]]:
 
 
 async def one(runtime: Runtime, name: str) -> dict[str, Any]:
-    """`sizes` by day and the newest `changes` of a list."""
+    """`sizes` by day, the newest `changes` and the `mirrors` of a list."""
     _known(runtime, name)
     async with runtime.db.connection() as conn:
         return {
             "list": name,
             "sizes": await store.sizes(conn, name),
             "changes": await store.newest_changes(conn, name),
+            "mirrors": await mirrors.all_of(conn, name),
         }
 
 
@@ -127,6 +129,12 @@ async def verify(runtime: Runtime) -> dict[str, Any]:
         found = await runs.newest(conn, "lists")
         assert found is not None
         return found
+
+
+async def prepared(runtime: Runtime, connection: str, *, dry: bool) -> list[str]:
+    """Make the segments of a connection that lists are mirrored into. Returns what was, or would be, made."""
+    names = [segment for (_, each), segment in runtime.mirrored.items() if each == connection]
+    return await mirroring.prepare(await runtime.connector(connection), names, dry=dry) if names else []
 
 
 def _known(runtime: Runtime, name: str) -> None:

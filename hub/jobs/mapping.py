@@ -11,12 +11,12 @@ from hub.config.settings import SetFields
 from hub.errors import FixNeeded, HubError
 from hub.jobs.runtime import Runtime
 from hub.mapping import Mapping, drift
-from hub.mapping.language import NEWEST, Entry
+from hub.mapping.language import NEWEST, PEOPLE, Entry
 from hub.mapping.transforms import Step
-from hub.model import VendorField
+from hub.model import OBJECTS, VendorField
 from hub.store import schemas
 
-STREAMS = {"contact": "contacts", "deal": "deals"}
+STREAMS = {object: stream for stream, object in OBJECTS.items() if object != "segment"}
 
 
 def show(runtime: Runtime, connection: str) -> dict[str, Any]:
@@ -147,7 +147,7 @@ def _wins(mapping: Mapping, connection: str, object: str, entry: Entry) -> dict[
     blank = {
         "keep": "leaves ours", "fill": "leaves ours; a value only fills our blank", "clear": "empties ours",
     }[entry.on_blank]  # fmt: skip
-    standing = [s for s in mapping.standing if object == "contact" and s.field == entry.name]
+    standing = [s for s in mapping.standing if object in PEOPLE and s.field == entry.name]
     ranks: dict[int, list[str]] = {}
     for each in sorted(standing, key=lambda s: (s.rank, s.order)):
         ranks.setdefault(each.rank, []).append(each.connection)

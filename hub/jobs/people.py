@@ -21,6 +21,11 @@ async def merged(runtime: Runtime, limit: int) -> list[dict[str, Any]]:
         return await duplicates.merged(conn, limit=limit)
 
 
+async def parted(runtime: Runtime, limit: int) -> list[dict[str, Any]]:
+    async with runtime.db.connection() as conn:
+        return await duplicates.parted(conn, limit=limit)
+
+
 async def merge(runtime: Runtime, loser: int, survivor: int) -> dict[str, Any]:
     """Make one of two, and bring the lists in line."""
     async with runtime.db.transaction() as conn:

@@ -9,7 +9,8 @@ from hub import funnels, lists
 from hub.errors import VendorError
 from hub.jobs.runtime import Runtime
 from hub.results import plan as results
-from hub.store import ledger, planned
+from hub.store import ledger, mirrors, planned
+from hub.sync import copying
 from hub.sync import pull as sync  # the stage, not this option
 
 
@@ -26,6 +27,7 @@ async def plan(runtime: Runtime, *, pull: bool, samples: int) -> dict[str, Any]:
         await funnels.advance(
             db, rehearsal.clock, rehearsal.settings.funnels, rehearsal.catalog, rehearsal.settings.messages
         )
+        await copying.copy(db, rehearsal.clock, rehearsal.copied)
         await results.plan(db, rehearsal.clock, rehearsal.targets)
         async with db.transaction() as conn:
             while await ledger.claim(
@@ -33,6 +35,10 @@ async def plan(runtime: Runtime, *, pull: bool, samples: int) -> dict[str, Any]:
             ):
                 continue
             found = await planned.since(conn, before, samples=samples)
+            await mirrors.register(conn, rehearsal.mirrored)
+            connections = sorted({connection for _, connection in rehearsal.mirrored})
+            ours = [each for name in connections for each in await mirrors.of(conn, name)]
+            found["mirrors"] = await mirrors.planned(conn, ours)
         found["lists"] = [
             {
                 "list": r.name,

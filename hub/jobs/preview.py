@@ -38,7 +38,7 @@ async def for_contact(runtime: Runtime, name: str, email: str) -> dict[str, Any]
     """The mail that a contact would get now. Of several with the address the oldest that is live, as in a campaign.
 
     `excluded` says why it would get none; `others` are the further contacts with the address."""
-    message = compiled(runtime.config, name, runtime.catalog.contact_fields)
+    message = compiled(runtime.config, name, runtime.catalog.template_fields)
     async with runtime.db.connection() as conn:
         people = await contacts.by_email(conn, email)
         if not people:
@@ -58,7 +58,7 @@ async def for_contact(runtime: Runtime, name: str, email: str) -> dict[str, Any]
 
 async def for_list(runtime: Runtime, name: str, list_name: str, *, compose: int = COMPOSED) -> dict[str, Any]:
     """What the members of a list lack for a message, who of them would not get it, and why; as the list stands."""
-    message = compiled(runtime.config, name, runtime.catalog.contact_fields)
+    message = compiled(runtime.config, name, runtime.catalog.template_fields)
     async with runtime.db.rehearsal() as db, db.connection() as conn:
         await _gather(runtime, conn, message, list_name)
         excluded = await campaigns.reasons(conn)
@@ -70,7 +70,7 @@ async def lacking(
     runtime: Runtime, name: str, list_name: str, field: str, each: Callable[[dict[str, Any]], None]
 ) -> None:
     """Call `each` with every member of a list who would get the message and lacks a field of it, see `audience.lacking`."""
-    message = compiled(runtime.config, name, runtime.catalog.contact_fields)
+    message = compiled(runtime.config, name, runtime.catalog.template_fields)
     fields = coverage.used(message)
     if field not in fields:
         raise HubError(f"message {name} does not use the field {field!r}", nearest(field, fields))
@@ -92,7 +92,7 @@ def for_sample(config: Config, name: str, sample: Mapping[str, Any], *, now: dat
     """The mail that a made-up contact would get. `sample` is field -> value, with `email` and, if wished, `deals`.
 
     Raises HubError for what is no field."""
-    known = catalog_of(config.settings, partial(mapping_of, config)).contact_fields
+    known = catalog_of(config.settings, partial(mapping_of, config)).template_fields
     deals, contact = sample.get("deals", []), {k: v for k, v in sample.items() if k != "deals"}
     for field in contact:
         if field not in known:

@@ -91,7 +91,7 @@ class Runtime:
             self.settings,
             self.config.base_dir,
             self.signer,
-            contact_fields=frozenset(self.catalog.contact_fields),
+            contact_fields=self.catalog.template_fields,
         )
 
     @cached_property
@@ -172,6 +172,26 @@ class Runtime:
         return {name: list(section.pull) for name, section in self.settings.sync.items()}
 
     @cached_property
+    def mirrored(self) -> dict[tuple[str, str], str]:
+        """(list, connection) -> the segment that the list is kept as there."""
+        return {
+            (name, connection): segment
+            for name, section in self.settings.lists.items()
+            for connection, segment in section.mirror.items()
+        }
+
+    @cached_property
+    def copied(self) -> dict[str, mappings.Mapping]:
+        """The connections into whose records fields of people are copied, where there are several to copy between."""
+        if len(self.settings.sync) < 2:
+            return {}
+        return {
+            name: self.mapping(name)
+            for name, section in self.settings.sync.items()
+            if "fields" in section.push
+        }
+
+    @cached_property
     def targets(self) -> list[Target]:
         """Who is told of results and opt-outs."""
         found = []
@@ -219,7 +239,7 @@ class Runtime:
                 tokens=PostgresTokens(self.db, self.keys),
                 fields={
                     object: mapped.vendor_fields(object)
-                    for object in ("contact", "deal")
+                    for object in ("lead", "contact", "company", "deal")
                     if mapped.entries[object]
                 },
             )
@@ -254,14 +274,18 @@ def mapping_of(config: Config, name: str) -> mappings.Mapping:
 def catalog_of(settings: Settings, mapping: Callable[[str], mappings.Mapping]) -> Catalog:
     """What rules and templates may name. Fields are those of all mappings together."""
     fields, deal_fields = dict(Catalog().contact_fields), dict(Catalog().deal_fields)
+    company_fields = dict(Catalog().company_fields)
     for name in settings.connections:
         fields.update(mapping(name).contact_fields)
         deal_fields.update(mapping(name).deal_fields)
+        company_fields.update(mapping(name).company_fields)
     lists, messages, purposes = (
         frozenset(section) for section in (settings.lists, settings.messages, settings.purposes)
     )
     connections = frozenset(settings.connections)
-    return Catalog(fields, lists, messages, purposes, connections=connections, deal_fields=deal_fields)
+    return Catalog(
+        fields, lists, messages, purposes, connections=connections, deal_fields=deal_fields, company_fields=company_fields
+    )  # fmt: skip
 
 
 @asynccontextmanager

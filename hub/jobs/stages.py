@@ -1,5 +1,7 @@
 """What each kind of work does, and which kinds follow from it. The only place where the five stages meet.
 
+pull, inbox -> copy -> push
+pull, inbox -> lists -> mirror
 pull, inbox -> lists -> funnels -> mail -> results -> push
                  ^------------ reports, web ----'
 """
@@ -18,8 +20,8 @@ from hub.jobs.runtime import Runtime
 from hub.jobs.wake import Wake
 from hub.mail.send import Sender
 from hub.results import feedback, plan, reports
-from hub.store import backlog, campaigns, events, fence, incidents
-from hub.sync import inbox, pull, push
+from hub.store import backlog, campaigns, events, fence, incidents, mirrors
+from hub.sync import copying, inbox, mirroring, pull, push
 
 log = structlog.get_logger()
 
@@ -50,9 +52,11 @@ async def waiting(runtime: Runtime) -> list[backlog.Waiting]:
             schedule={name: (s.every, s.pull) for name, s in runtime.settings.sync.items()},
             entrances={name: f.enter.list for name, f in runtime.settings.funnels.items()},
         )
+        late = await mirrors.waiting(conn, now=runtime.clock.now()) if runtime.mirrored else []
+    found += [backlog.Waiting("mirror", connection, 1) for connection in late]
     # What waits for a connection that hub.yaml no longer has, waits on.
     known = {*runtime.settings.connections, *map(feedback.inbox_of, runtime.events)}
-    found = [w for w in found if w.kind not in ("push", "inbox") or w.key in known]
+    found = [w for w in found if w.kind not in ("push", "inbox", "mirror") or w.key in known]
     if runtime.maildir and (unread := reports.unread(runtime.maildir)):
         found.append(backlog.Waiting("reports", "", unread))
     return found
@@ -64,7 +68,7 @@ async def _pull(runtime: Runtime, key: str) -> Done:
     pulled = await pull.pull(
         runtime.db, runtime.clock, connector, runtime.mapping(connection), stream, progress=runtime.progress
     )
-    return Done(pulled.counts.read, (Wake("lists"),))
+    return Done(pulled.counts.read, (Wake("lists"), Wake("copy")))
 
 
 async def _inbox(runtime: Runtime, key: str) -> Done:
@@ -74,7 +78,13 @@ async def _inbox(runtime: Runtime, key: str) -> Done:
         )
         return Done(told, (Wake("results"), Wake("lists")) if told else ())
     worked = await inbox.work(runtime.db, runtime.clock, await runtime.connector(key), runtime.mapping(key))
-    return Done(worked.done, (Wake("lists"),) if worked.done else ())
+    return Done(worked.done, (Wake("lists"), Wake("copy")) if worked.done else ())
+
+
+async def _copy(runtime: Runtime, key: str) -> Done:
+    """Queue what the records of one person lack of each other; with the key `all` of everybody."""
+    queued = await copying.copy(runtime.db, runtime.clock, runtime.copied, everybody=key == "all")
+    return Done(sum(queued.values()), tuple(Wake("push", connection) for connection in sorted(queued)))
 
 
 async def _lists(runtime: Runtime, key: str) -> Done:
@@ -87,7 +97,14 @@ async def _lists(runtime: Runtime, key: str) -> Done:
         verify=key == "verify",
     )
     moved = sum(r.joined + r.left for r in refreshed)
-    return Done(moved, (Wake("funnels"),))
+    mirrors = sorted({connection for _, connection in runtime.mirrored})
+    return Done(moved, (Wake("funnels"), *(Wake("mirror", connection) for connection in mirrors)))
+
+
+async def _mirror(runtime: Runtime, key: str) -> Done:
+    """Carry the members of lists into segments of one connection."""
+    connector = await runtime.connector(key)
+    return Done(await mirroring.mirror(runtime.db, runtime.clock, connector, runtime.mirrored))
 
 
 async def _funnels(runtime: Runtime, key: str) -> Done:
@@ -167,7 +184,9 @@ async def _push(runtime: Runtime, key: str) -> Done:
 _STAGES: dict[str, Callable[[Runtime, str], Awaitable[Done]]] = {
     "pull": _pull,
     "inbox": _inbox,
+    "copy": _copy,
     "lists": _lists,
+    "mirror": _mirror,
     "funnels": _funnels,
     "campaigns": _campaigns,
     "reports": _reports,
@@ -202,6 +221,9 @@ async def sync_now(
                     ))  # fmt: skip
     if runtime.settings.lists:
         await run(runtime, "lists", "")
+    await run(runtime, "copy", "all" if full else "")
+    for name in sorted({each for _, each in runtime.mirrored} & chosen.keys() if push_too else ()):
+        await run(runtime, "mirror", name)
     for name, section in chosen.items():
         if push_too and section.push:
             connector = await runtime.connector(name)

@@ -114,7 +114,7 @@ class _Refresh:
         """Bring one list up to date; those that it uses are."""
         rule, standing = self.rules[name], self.standing[name]
         used = sorted(rule.lists & self.rules.keys())
-        self.needs[name] = {"contacts", *rule.streams}.union(*(self.needs[each] for each in used))
+        self.needs[name] = {"contacts", "leads", *rule.streams}.union(*(self.needs[each] for each in used))
         waits_for = tuple(
             f"{connection}/{stream}" for connection, stream in self.missing if stream in self.needs[name]
         )

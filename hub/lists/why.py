@@ -49,11 +49,16 @@ async def _values(conn: Connection, condition: Condition, contact_id: int) -> li
     if condition.function == "imported":
         return await facts.of_import(conn, contact_id, given["name"])
     if not condition.function:
-        return await facts.of_fields(conn, contact_id, condition.fields)
+        own = [name for name in condition.fields if not name.startswith("company.")]
+        of_company = [name.removeprefix("company.") for name in condition.fields if name not in own]
+        found = await facts.of_fields(conn, contact_id, own) if own else []
+        return found + (await facts.of_companies(conn, contact_id, of_company) if of_company else [])
     reads, _, name = FUNCTIONS[condition.function].reads(given).partition(":")
     match reads:
         case "deals":
             return await facts.of_deals(conn, contact_id)
+        case "companies":
+            return await facts.of_companies(conn, contact_id)
         case "segments":
             return await facts.of_segments(conn, contact_id, given["name"])
         case "event":

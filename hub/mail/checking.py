@@ -129,7 +129,8 @@ class Checker:
             self.problems.append(Problem(place(line, column), what, "write here what it should hold"))
         for name, line in lint.dead_defaults(source):
             what = f"default(...) leaves a blank {name} as it is"
-            self.hints.append(Problem(place(line, 1), what, f"write {{{{ contact.{name} or '...' }}}}"))
+            whole = name if name.startswith("company.") else f"contact.{name}"
+            self.hints.append(Problem(place(line, 1), what, f"write {{{{ {whole} or '...' }}}}"))
         found = (
             lint.html_faults(source) if kind == "html" else lint.text_faults(source) if kind == "text" else []
         )
@@ -148,7 +149,7 @@ class Checker:
     def _unknown_names(self, source: str) -> list[tuple[str, int, int]]:
         """A template's unknown names; fields only where all of them are known."""
         found = template.unknown_names(source, self.fields)
-        return [each for each in found if self.all_known or not each[0].startswith("contact.")]
+        return [each for each in found if self.all_known or not each[0].startswith(("contact.", "company."))]
 
     def _template_file(self, name: str, at: At) -> None:
         file = self.config.base_dir / name
@@ -173,8 +174,15 @@ class Checker:
         except ConfigError as error:
             self._wrong(at, f"{name}: {error.what}", error.fix)
 
+    @property
+    def _own_fields(self) -> list[str]:
+        return [name for name in self.fields if not name.startswith("company.")]
+
     def _unknown(self, name: str) -> tuple[str, str]:
-        if name.startswith("contact."):
-            field = name.removeprefix("contact.")
-            return f"the template uses the unknown field {field!r}", nearest(field, self.fields)
+        of, _, field = name.partition(".")
+        if of == "contact":
+            return f"the template uses the unknown field {field!r}", nearest(field, self._own_fields)
+        if of == "company":
+            known = [name.removeprefix("company.") for name in self.fields if name not in self._own_fields]
+            return f"the template uses the unknown field {field!r} of the company", nearest(field, known)
         return f"the template uses the unknown name {name!r}", nearest(name, template.VARIABLES)

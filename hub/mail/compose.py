@@ -95,7 +95,8 @@ class Composer:
 
 
 class Message:
-    """One compiled message. `fields` are the contact fields that it needs (None: any), `needs_deals` whether it names deals."""
+    """One compiled message. `fields` are the contact fields that it needs (None: any), `all_fields` those that
+    it could need, `needs_deals` whether it names deals, `needs_company` whether the contact's main company."""
 
     def __init__(self, name: str, section: MessageSection, composer: Composer) -> None:
         self.name, self.section, self.composer = name, section, composer
@@ -182,11 +183,15 @@ class Message:
         known = set(self.composer.contact_fields)
         wanted = {"language"} if len(self._wordings) > 1 else set()
         wanted |= {"country"} if self._off_in else set()
+        # Who takes the contact as a whole beside its company names all fields: `contact` alone holds none of a company.
+        self.needs_company = "company" in names
+        named = known if None in used and self.needs_company else set().union(*filter(None, used)) | wanted
         self.fields: frozenset[str] | None = (
-            None if None in used else frozenset((set().union(*filter(None, used)) | wanted) & known)
+            None if None in used and not self.needs_company else frozenset(named & known)
         )
         self.needs_deals = "deals" in names
-        self._blank = dict.fromkeys(known if self.fields is None else self.fields)
+        self.all_fields = known if self.needs_company else {n for n in known if not n.startswith("company.")}
+        self._blank = dict.fromkeys(self.all_fields if self.fields is None else self.fields)
 
     def _headers(self) -> list[bytes | Given]:
         """The header, with places for what is the recipient's own."""
@@ -281,6 +286,15 @@ class Message:
                 values["open_url"] = f"{self._base_url}/o/{opened.decode()}"
             if variant.trap:
                 values["trap_url"] = f"{self._base_url}/t/{click.decode()}"
+        if self.needs_company:
+            company = {
+                name.removeprefix("company."): None for name in self._blank if name.startswith("company.")
+            }
+            values["company"] = company | {
+                name.removeprefix("company."): value
+                for name, value in to.contact.items()
+                if name.startswith("company.")
+            }
         subject = variant.subject(values)
         preheader = ""
         if variant.has_preheader:

@@ -67,7 +67,7 @@ def used(message: Message) -> list[str]:
     """The fields that a message uses in any language; all of them where it takes the contact as a whole."""
     found = {DEALS} if message.needs_deals else set()
     for each in message.uses.values():
-        found |= set(message.composer.contact_fields if each is None else each)
+        found |= set(message.all_fields if each is None else each)
     return sorted(found)
 
 

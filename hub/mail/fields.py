@@ -1,4 +1,4 @@
-"""Which fields of the contact a template uses, and whether it says what stands there when one of them is blank."""
+"""Which fields of the contact and its company a template uses, and whether it says what stands there when one is blank."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from jinja2 import TemplateSyntaxError, nodes
 
 from hub.mail import template
-from hub.mail.program import fields_used, names_used
+from hub.mail.program import PEOPLE, fields_used, names_used
 
 DEALS = "deals"
 """Counts among the fields of a template that names deals."""
@@ -65,14 +65,16 @@ def _named(node: nodes.Node) -> frozenset[str]:
 
 
 def field_of(node: nodes.Node) -> str | None:
-    """`city` for `contact.city` and `contact['city']`."""
+    """`city` for `contact.city` and `contact['city']`, `company.city` for `company.city`."""
     if not isinstance(node, nodes.Getattr | nodes.Getitem):
         return None
-    if not (isinstance(node.node, nodes.Name) and node.node.name == "contact"):
+    if not (isinstance(node.node, nodes.Name) and node.node.name in PEOPLE):
         return None
+    of = PEOPLE[node.node.name]
     if isinstance(node, nodes.Getattr):
-        return node.attr
-    return node.arg.value if isinstance(node.arg, nodes.Const) and isinstance(node.arg.value, str) else None
+        return of + node.attr
+    known = isinstance(node.arg, nodes.Const) and isinstance(node.arg.value, str)
+    return of + node.arg.value if known and isinstance(node.arg, nodes.Const) else None
 
 
 def replaces_blanks(node: nodes.Node) -> bool:

@@ -24,6 +24,8 @@ Values = Mapping[str, Any]
 Function = Callable[[Values], Any]
 
 _COMPARE = {"eq": "==", "ne": "!=", "lt": "<", "lteq": "<=", "gt": ">", "gteq": ">="}
+PEOPLE = {"contact": "", "company": "company."}
+"""Variables with fields, and what stands before these among the fields of a recipient."""
 PLAIN_FILTERS = ("capitalize", "lower", "title", "trim", "upper")
 DEEPEST = 40
 """Expressions and branches inside of each other: Python takes about a hundred."""
@@ -91,20 +93,21 @@ def compiled(
 
 
 def fields_used(source: str, environment: SandboxedEnvironment) -> set[str] | None:
-    """The contact fields that a template names; None when it takes the contact as a whole."""
+    """The contact's fields that a template names, those of its company as `company.name`; None when it takes either as a
+    whole."""
     tree = environment.parse(source)
     found: set[str] = set()
     named = 0
     for node in tree.find_all((nodes.Getattr, nodes.Getitem)):
         assert isinstance(node, nodes.Getattr | nodes.Getitem)
-        if not (isinstance(node.node, nodes.Name) and node.node.name == "contact"):
+        if not (isinstance(node.node, nodes.Name) and node.node.name in PEOPLE):
             continue
         name = node.attr if isinstance(node, nodes.Getattr) else _constant(node.arg)
         if name is None:
             return None
         named += 1
-        found.add(name)
-    whole = sum(node.name == "contact" for node in tree.find_all(nodes.Name))
+        found.add(f"{PEOPLE[node.node.name]}{name}")
+    whole = sum(node.name in PEOPLE for node in tree.find_all(nodes.Name))
     return found if whole == named else None
 
 
@@ -198,11 +201,10 @@ class _Compiler:
 
     def _field(self, node: nodes.Getattr | nodes.Getitem) -> Expression | None:
         name = node.attr if isinstance(node, nodes.Getattr) else _constant(node.arg)
-        if not (
-            isinstance(node.node, nodes.Name) and node.node.name == "contact" and name in self.contact_fields
-        ):
+        if name is None or not (isinstance(node.node, nodes.Name) and node.node.name in PEOPLE):
             return None
-        return Expression(f"contact[{name!r}]", {})
+        name = PEOPLE[node.node.name] + name
+        return Expression(f"contact[{name!r}]", {}) if name in self.contact_fields else None
 
     def _filtered(self, node: nodes.Filter) -> Expression | None:
         if (

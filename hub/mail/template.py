@@ -14,7 +14,9 @@ from hub.mail import hidden as hiding
 from hub.mail.program import PLAIN_FILTERS
 
 MAX_RENDERED = 2_000_000
-VARIABLES = frozenset({"contact", "deals", "unsubscribe_url", "preheader", "message", "postal_address"})
+VARIABLES = frozenset(
+    {"contact", "company", "deals", "unsubscribe_url", "preheader", "message", "postal_address"}
+)
 
 
 class _Environment(ImmutableSandboxedEnvironment):
@@ -74,7 +76,10 @@ def syntax_error(source: str) -> tuple[str, int] | None:
 
 
 def unknown_names(source: str, contact_fields: Collection[str]) -> list[tuple[str, int, int]]:
-    """(name, line, column) of every variable and contact field that does not exist, in reading order."""
+    """(name, line, column) of every variable and field of the contact or its company that does not exist, in reading order.
+
+    `contact_fields` has fields of the company as `company.name`.
+    """
     tree = HTML.parse(source)
     own = {node.name for node in tree.find_all(nodes.Name) if node.ctx in ("store", "param")} | {"loop"}
     found: list[tuple[str, int]] = []
@@ -83,10 +88,11 @@ def unknown_names(source: str, contact_fields: Collection[str]) -> list[tuple[st
             found.append((node.name, node.lineno))
     for attribute in tree.find_all((nodes.Getattr, nodes.Getitem)):
         assert isinstance(attribute, nodes.Getattr | nodes.Getitem)
-        if isinstance(attribute.node, nodes.Name) and attribute.node.name == "contact":
+        if isinstance(attribute.node, nodes.Name) and attribute.node.name in ("contact", "company"):
             name = attribute.attr if isinstance(attribute, nodes.Getattr) else _constant(attribute.arg)
-            if name is not None and name not in contact_fields:
-                found.append((f"contact.{name}", attribute.lineno))
+            of = attribute.node.name
+            if name is not None and (name if of == "contact" else f"company.{name}") not in contact_fields:
+                found.append((f"{of}.{name}", attribute.lineno))
     return [
         (name, line, _column(source, name, line)) for name, line in sorted(set(found), key=lambda f: f[1])
     ]

@@ -5,6 +5,8 @@
       city: city                                       # short for {field: city}
       score: {field: hubspotscore, type: number}       # a hub field of your own
       lifecycle: {field: lifecyclestage, direction: both, authority: crm}
+    company:
+      industry: {field: industry, transform: lower}
     deal:
       stage: stage_label
     consent:
@@ -30,15 +32,17 @@ from hub.document import Position
 from hub.errors import HubError
 from hub.mapping import transforms
 from hub.mapping.transforms import Step, Transform
-from hub.model import CONTACT_FIELDS, DEAL_FIELDS, FieldType, HubField
+from hub.model import COMPANY_FIELDS, CONTACT_FIELDS, DEAL_FIELDS, FieldType, HubField
 
-STANDARD = {"contact": CONTACT_FIELDS, "deal": DEAL_FIELDS}
+STANDARD = {"lead": CONTACT_FIELDS, "contact": CONTACT_FIELDS, "company": COMPANY_FIELDS, "deal": DEAL_FIELDS}
+PEOPLE = ("lead", "contact")
+"""Objects whose records are people: both speak of the hub's contact."""
 DIRECTIONS = ("pull", "push", "both")
 ON_BLANK = ("keep", "fill", "clear")
 UNKNOWN = ("pass", "blank", "reject")
 NEWEST = "newest"
 RESERVED = frozenset({"id", "state", "fields", "changed_at", "merged_into"})
-"""What the hub itself keeps of a contact or deal beside its fields; templates and the lineage see both under one roof."""
+"""What the hub itself keeps of an object beside its fields; templates and the lineage see both under one roof."""
 
 
 @dataclass(frozen=True)
@@ -189,7 +193,11 @@ class Mapping:
     @cached_property
     def contact_fields(self) -> dict[str, HubField]:
         """Every contact field that rules and templates may name, standard and custom."""
-        return self._fields("contact")
+        return {**self._fields("lead"), **self._fields("contact")}
+
+    @cached_property
+    def company_fields(self) -> dict[str, HubField]:
+        return self._fields("company")
 
     @cached_property
     def deal_fields(self) -> dict[str, HubField]:
@@ -198,14 +206,14 @@ class Mapping:
     def vendor_fields(self, object: str) -> tuple[str, ...]:
         """The vendor's fields that must be asked for, each once."""
         names = [entry.field for entry in self.entries.get(object, {}).values() if entry.pulls]
-        if object == "contact":
+        if object in PEOPLE and names:
             names += [consent.field for consent in self.consents]
         return tuple(dict.fromkeys(names))
 
     def without(self, object: str, fields: Collection[str]) -> Mapping:
         """The same mapping as if it did not name these vendor fields: nothing is said of their hub fields."""
         kept = {name: e for name, e in self.entries.get(object, {}).items() if e.field not in fields}
-        gone = fields if object == "contact" else ()
+        gone = fields if object in PEOPLE else ()
         consents = tuple(consent for consent in self.consents if consent.field not in gone)
         return dataclasses.replace(self, entries={**self.entries, object: kept}, consents=consents)
 
@@ -260,7 +268,7 @@ class Mapping:
     def _puller(self, object: str) -> Callable[[Map[str, Any]], Mapped]:
         from hub.mapping.compiled import puller
 
-        consents = self.consents if object == "contact" else ()
+        consents = self.consents if object in PEOPLE else ()
         return puller(list(self.entries.get(object, {}).values()), consents, STANDARD[object])
 
     def _fields(self, object: str) -> dict[str, HubField]:

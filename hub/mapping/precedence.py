@@ -16,7 +16,7 @@ def together(mappings: Map[str, Mapping]) -> dict[str, Mapping]:
     standing = tuple(
         Standing(connection, name, _rank(said.get(name, ()), connection), order)
         for order, (connection, mapping) in enumerate(mappings.items())
-        for name, entry in mapping.entries.get("contact", {}).items()
+        for name, entry in {**mapping.entries.get("lead", {}), **mapping.entries.get("contact", {})}.items()
         if entry.pulls
     )
     return {name: dataclasses.replace(mapping, standing=standing) for name, mapping in mappings.items()}

@@ -82,7 +82,11 @@ class _Reader:
         if document.data is None:
             return
         if not isinstance(document.data, dict):
-            self._wrong((), "a mapping file holds contact, deal, consent and match", "see docs/mapping.md")
+            self._wrong(
+                (),
+                "a mapping file holds lead, contact, company, deal, consent and match",
+                "see docs/mapping.md",
+            )
             return
         for section, content in document.data.items():
             if section not in SECTIONS:
@@ -175,7 +179,10 @@ class _Reader:
     def _authority(self, at: At, given: Any) -> None:
         if given is None:
             return
-        if at[0] != "contact":
+        if at[0] == "lead":
+            what = "authority over a field is said once, and holds for leads and contacts"
+            self._wrong((*at, "authority"), what, "write it under contact", key=True)
+        elif at[0] != "contact":
             what = f"a {at[0]} belongs to one connection, which has the last word"
             self._wrong((*at, "authority"), what, "leave authority out", key=True)
         elif not _listed(given) or not all(isinstance(each, str) and each for each in _listed(given)):

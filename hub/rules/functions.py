@@ -35,7 +35,7 @@ Writer = Callable[[Mapping[str, Any], Values], str]
 
 @dataclass(frozen=True)
 class Argument:
-    """`kind` is text, number, whole number (from 1), duration, time, or condition (about the deal, without a name).
+    """`kind` is text, number, whole number (from 1), duration, time, or condition (about the deal or company, without a name).
 
     `names` says what a text must name: list, message, purpose, segment or connection; `choices` the only texts it takes.
     """
@@ -62,11 +62,13 @@ class Function:
 
 
 DEALS = "contact_deal d"
+COMPANIES = "contact_company k"
+MAIN_COMPANY = "main_company k"
 
 
 def _deal(given: Mapping[str, Any], value: Values) -> str:
     tests = ["d.contact_id = c.id"]
-    for name in ("stage", "pipeline", "name", "owner", "currency"):
+    for name in ("stage", "pipeline", "name", "owner", "currency", "role"):
         if name in given:
             tests.append(f"lower(d.{name}) = lower({value(given[name])})")
     if "amount_over" in given:
@@ -78,6 +80,20 @@ def _deal(given: Mapping[str, Any], value: Values) -> str:
     if "condition" in given:
         tests.append(f"({given['condition']})")
     return f"EXISTS (SELECT FROM {DEALS} WHERE {' AND '.join(tests)})"
+
+
+def _company(given: Mapping[str, Any], value: Values) -> str:
+    tests = ["k.contact_id = c.id"]
+    for name in ("name", "domain", "industry", "country", "city", "owner", "role"):
+        if name in given:
+            tests.append(f"lower(k.{name}) = lower({value(given[name])})")
+    if "employees_over" in given:
+        tests.append(f"k.employees > {value(given['employees_over'])}")
+    if "employees_under" in given:
+        tests.append(f"k.employees < {value(given['employees_under'])}")
+    if "condition" in given:
+        tests.append(f"({given['condition']})")
+    return f"EXISTS (SELECT FROM {COMPANIES} WHERE {' AND '.join(tests)})"
 
 
 def _segment(given: Mapping[str, Any], value: Values) -> str:
@@ -164,7 +180,7 @@ def _deal_turns(given: Mapping[str, Any]) -> tuple[Flip, ...]:
 FUNCTIONS: dict[str, Function] = {
     "has_deal": Function(
         {
-            **{name: Argument() for name in ("stage", "pipeline", "name", "owner", "currency")},
+            **{name: Argument() for name in ("stage", "pipeline", "name", "owner", "currency", "role")},
             "amount_over": Argument("number"),
             "amount_under": Argument("number"),
             "within": Argument("duration"),
@@ -175,6 +191,21 @@ FUNCTIONS: dict[str, Function] = {
         "stage",
         lambda given: "deals",
         _deal_turns,
+    ),
+    "has_company": Function(
+        {
+            **{
+                name: Argument()
+                for name in ("name", "domain", "industry", "country", "city", "owner", "role")
+            },
+            "employees_over": Argument("number"),
+            "employees_under": Argument("number"),
+            "condition": Argument("condition"),
+        },
+        _company,
+        "belongs to a company with all of these",
+        "name",
+        lambda given: "companies",
     ),
     "in_segment": Function(
         {"name": Argument(required=True, names="segment"), "connection": Argument(names="connection")},

@@ -11,9 +11,9 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from hub.errors import RuleError
-from hub.model import FieldType
+from hub.model import FieldType, HubField
 from hub.rules.catalog import Catalog
-from hub.rules.functions import DEALS, FUNCTIONS, SCALARS, Function
+from hub.rules.functions import COMPANIES, DEALS, FUNCTIONS, MAIN_COMPANY, SCALARS, Function
 from hub.rules.operands import TEXTUAL, Leaf, Operands, Scope
 from hub.rules.reading import nearest, words_of
 from hub.rules.rule import LINKS, Condition, Flip, Rule, Shape
@@ -193,14 +193,18 @@ class _Writer(Operands):
         if not (one.clocked or other.clocked) or (one.since and other.since):
             return  # the difference of two spans that grow alike stays
         if one.column and other.offset is not None:
-            self._flip(one.sql, -other.offset)
+            self._flip(one, one.sql, -other.offset)
         elif one.since and isinstance(other.literal, (int, float)) and abs(other.literal) <= FARTHEST_DAYS:
-            self._flip(one.since, timedelta(days=other.literal))
+            self._flip(one, one.since, timedelta(days=other.literal))
         else:
             self.leaf.moving = True
 
-    def _flip(self, moment: str, after: timedelta) -> None:
-        self.flips[Flip(self.scope.source, self.scope.contact, moment, after)] = None
+    def _flip(self, one: Written, moment: str, after: timedelta) -> None:
+        if one.company:
+            flip = Flip(MAIN_COMPANY, "k.contact_id", one.company, after)
+        else:
+            flip = Flip(self.scope.source, self.scope.contact, moment, after)
+        self.flips[flip] = None
 
     def _like(self, node: exp.Expr) -> str:
         from sqlglot import exp
@@ -331,7 +335,7 @@ class _Writer(Operands):
             if key in given:
                 self._wrong(each, f"{key} is given twice", "say it once")
                 continue
-            value = self._about_deals(each, depth) if condition else self._argument(
+            value = self._about(name, each, depth) if condition else self._argument(
                 each.expression if named else each, key, argument
             )  # fmt: skip
             if value is not None:
@@ -357,9 +361,20 @@ class _Writer(Operands):
         )
         return isinstance(node.unnest(), (*kinds, exp.And, exp.Or, exp.Not))
 
-    def _about_deals(self, node: exp.Expr, depth: int) -> str:
+    def _about(self, function: str, node: exp.Expr, depth: int) -> str:
+        """A condition about one of the deals or companies of a contact, whose role is a field among theirs."""
+        role = {
+            "role": HubField(
+                "role", FieldType.TEXT, "role", "what the contact is to it, the label of the link"
+            )
+        }
         outer = self.scope
-        self.scope = Scope("a deal", "d", DEALS, "d.contact_id", self.catalog.deal_fields)
+        if function == "has_deal":
+            fields = {**role, **self.catalog.deal_fields}
+            self.scope = Scope("a deal", "d", DEALS, "d.contact_id", fields)
+        else:
+            fields = {**role, **self.catalog.company_fields}
+            self.scope = Scope("a company", "k", COMPANIES, "k.contact_id", fields)
         try:
             return self._truth(node, depth + 1)[0]
         finally:

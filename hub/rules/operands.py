@@ -10,7 +10,7 @@ from hub.clock import parse_duration
 from hub.errors import RuleError
 from hub.model import FieldType, HubField
 from hub.rules.catalog import Catalog
-from hub.rules.functions import FUNCTIONS, NOW, SCALARS, Argument, Values
+from hub.rules.functions import FUNCTIONS, MAIN_COMPANY, NOW, SCALARS, Argument, Values
 from hub.rules.reading import nearest, place_in, tree, words_of
 from hub.rules.rule import ALWAYS, Condition, Flip
 from hub.rules.values import CASTS, EXAMPLES, Written, converted, family, field_sql, literal, offset_of
@@ -113,11 +113,16 @@ class Operands:
         if not fits:
             self._wrong(given[0], f"{name} needs a {wants.value} field, this is a {inner.type}", "")
         since = inner.sql if NOW in sql and inner.column else ""
-        return Written(sql.format(inner.sql), answers, clocked=NOW in sql, since=since)
+        company = inner.company if since else ""
+        return Written(sql.format(inner.sql), answers, clocked=NOW in sql, since=since, company=company)
 
     def _field(self, node: exp.Expr) -> Written:
         name, fields = node.name, self.scope.fields
-        if node.args.get("table") is not None:
+        table = node.args.get("table")
+        of_company = table is not None and self.scope.row == "c" and table.name.lower() == "company"
+        if of_company:
+            fields = self.catalog.company_fields
+        elif table is not None:
             words = words_of(self.text, node)
             self._wrong(node, f"fields have no table in front: {words}", f"write {name}")
         known = fields.get(name)
@@ -127,9 +132,15 @@ class Operands:
             fix = nearest(name, fields)
             if name in FUNCTIONS:
                 fix = f"{name} is a function: write {name}(...)"
-            of = "" if self.scope.row == "c" else f" of {self.scope.of}"
+            of = " of a company" if of_company else "" if self.scope.row == "c" else f" of {self.scope.of}"
             self._wrong(node, f"unknown field {name!r}{of}", fix)
             return Written()
+        if of_company:
+            self.reads.add("companies")
+            self.leaf.fields[f"company.{known.name}"] = None
+            column = field_sql(known, "k", self.value)
+            found = f"(SELECT {column} FROM {MAIN_COMPANY} WHERE k.contact_id = c.id)"
+            return Written(found, known.type, column=True, company=column)
         if self.scope.row == "c":
             self.used["field"].add(known.name)
             self.leaf.fields[known.name] = None

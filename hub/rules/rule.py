@@ -13,7 +13,7 @@ import msgspec
 
 ALWAYS = frozenset({"contact"})
 """What every rule reads: at least whether the contact is live."""
-LINKS = frozenset({"deals", "segments"})
+LINKS = frozenset({"companies", "deals", "segments"})
 """What belongs to a contact through its identities."""
 
 

@@ -27,7 +27,8 @@ class Written:
     """A value as SQL. Without a type it fits everything: its mistake was told.
 
     `column`: it is a plain field. `clocked`: it moves with time; then `offset` is set for now plus so much, `since` (the
-    field's SQL) for the days since a field. `literal` is the value of a literal.
+    field's SQL) for the days since a field. `literal` is the value of a literal. `company` is the SQL of
+    a field of the main company.
     """
 
     sql: str = "NULL::text"
@@ -37,6 +38,7 @@ class Written:
     offset: timedelta | None = None
     since: str = ""
     literal: Any = None
+    company: str = ""
 
 
 def literal(node: exp.Expr) -> str | float | bool | None:

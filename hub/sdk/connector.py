@@ -59,6 +59,7 @@ class Manifest:
     limits: tuple[Limit, ...] = ()
     scopes: tuple[str, ...] = ()
     docs: str = ""
+    mirrors: bool = False  # lists can be kept as static segments
     needs_contact: bool = True  # results go only to people whom this system knows; analytics take all
     repeatable: bool = True  # a push with an unknown outcome may be sent again without a second effect
     batch: int = 100  # how many pushes `push` takes at once
@@ -220,12 +221,31 @@ class Connector(Generic[SettingsT]):
         raise LookupError(f"{self.manifest.name} has no stream {stream!r}")
 
     async def read(self, object: str, ids: Sequence[str]) -> list[Record]:
-        """The named records as they are now; a record that is gone comes back with its state, not missing."""
+        """The named records as they are now; a record that is gone comes back with its state, not missing, and a lead that was
+        converted with what it `became`."""
         raise LookupError(f"{self.manifest.name} cannot read {object!r} by id")
 
     async def push(self, batch: Sequence[Push]) -> list[Outcome]:
         """Write a batch; one outcome for each push, in any order. A raised `VendorError` is the whole batch's outcome."""
         raise LookupError(f"{self.manifest.name} takes no pushes")
+
+    async def static_segment(self, name: str) -> str:
+        """The id of the segment of this name that people fill by hand; empty where there is none. Raises FixNeeded where the
+        name belongs to one that fills itself."""
+        raise LookupError(f"{self.manifest.name} mirrors no lists")
+
+    async def make_segment(self, name: str) -> str:
+        """Make an empty static segment of contacts. Returns its id."""
+        raise LookupError(f"{self.manifest.name} mirrors no lists")
+
+    async def members(self, segment: str) -> set[str]:
+        """The ids of all contacts in a segment."""
+        raise LookupError(f"{self.manifest.name} mirrors no lists")
+
+    async def change_members(self, segment: str, add: Sequence[str], remove: Sequence[str]) -> set[str]:
+        """Put contacts into a static segment and take others out; doing it again changes nothing. Returns those whom the vendor
+        does not know. At most 10,000 of each come at once."""
+        raise LookupError(f"{self.manifest.name} mirrors no lists")
 
     def verify(self, request: WebhookRequest) -> None:
         """Raise `SignatureError` unless the webhook is authentic and fresh."""

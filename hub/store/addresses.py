@@ -11,7 +11,7 @@ from psycopg import AsyncConnection
 async def note_others(conn: AsyncConnection[Any], values: Mapping[str, Any]) -> None:
     """Keep the addresses that the rows of `incoming_contact` tell in `other_emails`; those no longer told go."""
     told = """SELECT DISTINCT i.contact_id, lower(trim(o.email)) AS email FROM incoming_contact n
-              JOIN contact_identity i ON i.connection = %(connection)s AND i.object = 'contact' AND i.external_id = n.external_id
+              JOIN contact_identity i ON i.connection = %(connection)s AND i.object = %(object)s AND i.external_id = n.external_id
               CROSS JOIN LATERAL jsonb_array_elements_text(
                   CASE jsonb_typeof(n.custom -> 'other_emails') WHEN 'array' THEN n.custom -> 'other_emails' ELSE '[]' END
               ) AS o (email)
@@ -68,11 +68,13 @@ async def carry_opt_outs(conn: AsyncConnection[Any], contact_ids: Sequence[int])
     return cursor.rowcount
 
 
-async def carry_told(conn: AsyncConnection[Any], connection: str, external_ids: Sequence[str]) -> None:
+async def carry_told(
+    conn: AsyncConnection[Any], connection: str, external_ids: Sequence[str], object: str = "contact"
+) -> None:
     """The same for the people behind these records, whose system has just told an opt-out."""
     cursor = await conn.execute(
         """SELECT DISTINCT contact_id FROM contact_identity
-           WHERE connection = %s AND object = 'contact' AND external_id = ANY(%s)""",
-        [connection, list(external_ids)],
+           WHERE connection = %s AND object = %s AND external_id = ANY(%s)""",
+        [connection, object, list(external_ids)],
     )
     await carry_opt_outs(conn, [row[0] for row in await cursor.fetchall()])

@@ -12,13 +12,14 @@ from typing import Any, NamedTuple
 from psycopg.rows import dict_row
 
 from hub.model import CONTACT_FIELDS, FieldType
+from hub.store import companies
 from hub.store.database import Connection
 from hub.store.ledger import EXCLUDED
 
 DEALS = "deals"
 """Counts among the fields, see `hub.mail.fields`: blank where a contact has none."""
 _FROM = "FROM campaign_audience a JOIN contact c ON c.id = a.contact_id"
-_DEALS = """ LEFT JOIN (SELECT contact_id, count(*) AS n, sum(octet_length(coalesce(name, ''))) AS bytes
+_DEALS = """ LEFT JOIN (SELECT contact_id, count(DISTINCT id) AS n, sum(octet_length(coalesce(name, ''))) AS bytes
     FROM contact_deal GROUP BY 1) deals ON deals.contact_id = a.contact_id"""
 
 
@@ -107,6 +108,9 @@ async def excluded(
 
 def _value(name: str) -> tuple[str, bool]:
     """A contact's field as SQL, and whether that is a text."""
+    if name.startswith("company."):
+        sql, type_ = companies.of_main(name.removeprefix("company."))
+        return sql if type_ is FieldType.TEXT else f"({sql} #>> '{{}}')", True
     known = CONTACT_FIELDS.get(name)
     if known is not None and known.column:
         return f"c.{known.column}", known.type in (FieldType.TEXT, FieldType.ENUM)
@@ -124,6 +128,8 @@ def _blank(name: str) -> str:
     empty = rf"coalesce(btrim({value}, E' \t\r\n\f\v'), '') = ''"
     if name in CONTACT_FIELDS:
         return empty
+    if name.startswith("company."):
+        return f"({empty} OR {value} = '[]')"
     return f"({empty} OR {value.replace('->>', '->')} = '[]'::jsonb)"
 
 

@@ -75,6 +75,8 @@ async def waiting(
         WHERE state = 'accepted' AND settled_at IS NULL AND sent_at <= %(now)s - %(delivered_after)s
           AND (result IS DISTINCT FROM 'delayed' OR sent_at <= %(now)s - %(trying)s) HAVING count(*) > 0
         UNION ALL
+        SELECT 'copy', '', count(*) FROM copy_touch HAVING count(*) > 0
+        UNION ALL
         SELECT 'push', connection, count(*) FROM outbox
         WHERE (state = 'queued' AND due_at <= clock_timestamp())
            OR (state = 'attempting' AND NOT work_is_held('push:' || connection))

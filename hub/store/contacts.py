@@ -19,7 +19,7 @@ from psycopg import AsyncConnection
 from psycopg.rows import dict_row
 
 from hub.mapping import Hint, Standing
-from hub.model import CONTACT_FIELDS
+from hub.model import CONTACT_FIELDS, Link
 from hub.store import addresses, copying, merging, newcomers, recognising, words
 from hub.store.copying import NOTHING
 
@@ -31,7 +31,7 @@ class ContactRow(msgspec.Struct, frozen=True, gc=False):
 
     `columns` holds hub fields with a typed column (None where the vendor has no value), `custom` the others;
     `fill` the custom values that only fill a gap; `untold` names columns whose value could not be read.
-    `content_hash` covers all that came.
+    `content_hash` covers all that came. `became` is what a converted lead is now.
     """
 
     external_id: str
@@ -44,6 +44,7 @@ class ContactRow(msgspec.Struct, frozen=True, gc=False):
     merged_ids: tuple[str, ...] = ()
     untold: tuple[str, ...] = ()
     text: str = ""  # see `text`; made where it is needed
+    became: tuple[Link, ...] = ()
 
     def line(self) -> str:
         """Columns and further fields as a new contact's, for a COPY."""
@@ -96,17 +97,19 @@ async def merge(
     now: datetime,
     match: Sequence[Hint] = (Hint("email"),),
     standing: Sequence[Standing] = (),
+    object: str = "contact",
 ) -> Merged:
     """Bring a batch in, in the caller's transaction.
 
     `on_blank` names the mapped columns with their policy: `keep` (a blank leaves our value), `fill` (a value
     only fills our blank) or `clear` (a blank empties ours). Columns it does not name are left alone. `match` are the
     hints by which a new record may mean a known person, `standing` who wins where several records mean one.
+    `object` is what the vendor calls these people: `contact`, or `lead` for those who are not one yet.
     """
     rows = list({row.external_id: row for row in rows}.values())  # the last word on a record wins
     if not rows:
         return Merged()
-    values = {"connection": connection, "now": now, "run_id": run_id}
+    values = {"connection": connection, "object": object, "now": now, "run_id": run_id}
     new, known = await recognising.look(conn, rows, values)
     unchanged = len(rows) - len(new) - len(known)
     strangers, others = await recognising.strangers(conn, [rows[place] for place in new], rows, match)
@@ -132,16 +135,16 @@ async def _settle(
     """Bring in what stands in `incoming_contact`: records that are known and say something new, and new ones that may mean
     somebody who is known."""
     merging_ids = any(row.merged_ids for row in rows)
-    await recognising.recognise(conn, match, values, absorbed=merging_ids)
+    await recognising.recognise(conn, match, values, standing, absorbed=merging_ids)
     created = await _insert_new(conn, values)
     changed = gone = 0
     if created < len(rows):
         contested = await words.hear(conn, on_blank, standing, values)
         changed = await _update_known(conn, on_blank, values, contested=contested)
-        gone = await _settle_states(conn, values, told=any(row.state != "live" for row in rows))
+        gone = await _settle_states(conn, values, standing, told=any(row.state != "live" for row in rows))
         await _remember_identities(conn, values)
     if merging_ids:
-        gone += await _absorb(conn, values)
+        gone += await _absorb(conn, values, standing)
     if any("other_emails" in row.custom for row in rows):
         await addresses.note_others(conn, values)
     return Merged(created=created, changed=changed, gone=gone)
@@ -210,7 +213,7 @@ async def _insert_new(conn: AsyncConnection[Any], values: dict[str, Any]) -> int
         )
         INSERT INTO contact_identity
             (connection, object, external_id, contact_id, content_hash, vendor_changed_at, state, seen_at)
-        SELECT %(connection)s, 'contact', external_id, id, content_hash, vendor_changed_at, state, %(now)s FROM new
+        SELECT %(connection)s, %(object)s, external_id, id, content_hash, vendor_changed_at, state, %(now)s FROM new
         """,
         values,
     )
@@ -266,17 +269,23 @@ def _assignment(name: str, policy: str) -> str:
     )
 
 
-async def _settle_states(conn: AsyncConnection[Any], values: dict[str, Any], *, told: bool) -> int:
-    """Archive or delete contacts that no system keeps. `told`: some record is not live."""
+async def _settle_states(
+    conn: AsyncConnection[Any], values: dict[str, Any], standing: Sequence[Standing], *, told: bool
+) -> int:
+    """Archive or delete contacts that no system keeps; of others the words of what is gone fall. `told`: some record is not
+    live."""
     if not told:
         return 0
-    await conn.execute(
+    moved = await conn.execute(
         """
         UPDATE contact_identity i SET state = n.state FROM incoming_contact n
-        WHERE i.connection = %(connection)s AND i.object = 'contact' AND i.external_id = n.external_id AND i.state <> n.state
+        WHERE i.connection = %(connection)s AND i.object = %(object)s AND i.external_id = n.external_id AND i.state <> n.state
+        RETURNING i.contact_id, n.state <> 'live' AND i.said <> '{}'
         """,
         values,
     )
+    if left := sorted({id for id, spoke in await moved.fetchall() if spoke}):
+        await words.settle(conn, left, standing, values)
     cursor = await conn.execute(
         """
         WITH gone AS (
@@ -294,19 +303,19 @@ async def _settle_states(conn: AsyncConnection[Any], values: dict[str, Any], *, 
     return cursor.rowcount
 
 
-async def _absorb(conn: AsyncConnection[Any], values: dict[str, Any]) -> int:
+async def _absorb(conn: AsyncConnection[Any], values: dict[str, Any], standing: Sequence[Standing]) -> int:
     """Contacts behind absorbed ids become aliases of the survivor; their mail history goes with them."""
     await conn.execute(
         """
         UPDATE incoming_contact n SET contact_id = i.contact_id FROM contact_identity i
-        WHERE n.contact_id IS NULL AND i.connection = %(connection)s AND i.object = 'contact' AND i.external_id = n.external_id
+        WHERE n.contact_id IS NULL AND i.connection = %(connection)s AND i.object = %(object)s AND i.external_id = n.external_id
         """,
         values,
     )
     cursor = await conn.execute(
         """
         SELECT DISTINCT i.contact_id, n.contact_id FROM incoming_contact n CROSS JOIN LATERAL unnest(n.merged_ids) AS old
-        JOIN contact_identity i ON i.connection = %(connection)s AND i.object = 'contact' AND i.external_id = old
+        JOIN contact_identity i ON i.connection = %(connection)s AND i.object = %(object)s AND i.external_id = old
         WHERE i.contact_id <> n.contact_id
         """,
         values,
@@ -316,9 +325,10 @@ async def _absorb(conn: AsyncConnection[Any], values: dict[str, Any]) -> int:
         await merging.fold(conn, loser, survivor, values)
     await conn.execute(
         """
-        UPDATE contact_identity i SET contact_id = n.contact_id, state = 'merged'
+        UPDATE contact_identity i SET contact_id = n.contact_id, state = 'merged',
+            seen_at = CASE i.state WHEN 'merged' THEN i.seen_at ELSE %(now)s END
         FROM incoming_contact n CROSS JOIN LATERAL unnest(n.merged_ids) AS old
-        WHERE i.connection = %(connection)s AND i.object = 'contact' AND i.external_id = old AND n.contact_id IS NOT NULL
+        WHERE i.connection = %(connection)s AND i.object = %(object)s AND i.external_id = old AND n.contact_id IS NOT NULL
         """,
         values,
     )
@@ -326,12 +336,14 @@ async def _absorb(conn: AsyncConnection[Any], values: dict[str, Any]) -> int:
         # An absorbed id that we never saw as a record of its own still means this person.
         """
         INSERT INTO contact_identity (connection, object, external_id, contact_id, state, seen_at)
-        SELECT DISTINCT ON (old) %(connection)s, 'contact', old, contact_id, 'merged', %(now)s
+        SELECT DISTINCT ON (old) %(connection)s, %(object)s, old, contact_id, 'merged', %(now)s
         FROM incoming_contact, unnest(merged_ids) AS old WHERE contact_id IS NOT NULL
         ON CONFLICT (connection, object, external_id) DO NOTHING
         """,
         values,
     )
+    if pairs:
+        await words.settle(conn, sorted({survivor for _, survivor in pairs}), standing, values)
     return len(pairs)
 
 
@@ -340,7 +352,7 @@ async def _remember_identities(conn: AsyncConnection[Any], values: dict[str, Any
         """
         INSERT INTO contact_identity AS i
             (connection, object, external_id, contact_id, content_hash, vendor_changed_at, state, seen_at)
-        SELECT %(connection)s, 'contact', external_id, contact_id, content_hash, vendor_changed_at, state, %(now)s
+        SELECT %(connection)s, %(object)s, external_id, contact_id, content_hash, vendor_changed_at, state, %(now)s
         FROM incoming_contact WHERE known
         ON CONFLICT (connection, object, external_id) DO UPDATE
         SET content_hash = excluded.content_hash, vendor_changed_at = excluded.vendor_changed_at,

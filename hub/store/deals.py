@@ -16,7 +16,8 @@ COLUMNS = tuple(DEAL_FIELDS)
 
 
 class DealRow(msgspec.Struct, frozen=True):
-    """One mapped deal of one connection; `links` name its contacts by the vendor's ids. `fill` and `untold` as of a contact."""
+    """One mapped deal of one connection; `links` name its contacts by the vendor's ids. `fill` and `untold` as of a
+    contact."""
 
     external_id: str
     columns: Mapping[str, Any]
@@ -24,6 +25,7 @@ class DealRow(msgspec.Struct, frozen=True):
     content_hash: bytes
     state: str = "live"
     vendor_changed_at: datetime | None = None
+    merged_ids: tuple[str, ...] = ()
     links: tuple[Link, ...] = ()
     fill: Mapping[str, Any] = msgspec.field(default_factory=dict)
     untold: tuple[str, ...] = ()
@@ -76,7 +78,7 @@ async def merge(
         # A deal that is gone keeps its last values: what it was is still a fact.
         """
         UPDATE deal d SET state = n.state, content_hash = n.content_hash, changed_at = %s FROM incoming_deal n
-        WHERE d.connection = %s AND d.external_id = n.external_id AND n.state <> 'live' AND d.state <> n.state
+        WHERE d.connection = %s AND d.external_id = n.external_id AND n.state <> 'live' AND d.state NOT IN (n.state, 'merged')
         """,
         [now, connection],
     )
@@ -85,7 +87,7 @@ async def merge(
         f"""
         INSERT INTO deal AS d (connection, external_id, state, vendor_changed_at, content_hash, {names}, fields, changed_at)
         SELECT %s, n.external_id, n.state, n.vendor_changed_at, n.content_hash,
-               {", ".join(_value(name, on_blank.get(name)) for name in COLUMNS)},
+               {", ".join(value_of(name, on_blank.get(name)) for name in COLUMNS)},
                n.fill || coalesce(k.fields, '{{}}') || n.custom, %s
         FROM incoming_deal n LEFT JOIN deal k ON k.connection = %s AND k.external_id = n.external_id
         ON CONFLICT (connection, external_id) DO UPDATE SET
@@ -98,17 +100,30 @@ async def merge(
         [connection, now, connection],
     )
     written = await cursor.fetchall()
+    absorbed = await _absorb(conn, connection, [old for row in rows for old in row.merged_ids], now=now)
     await _replace_links(conn, connection, {ref: deal_id for deal_id, ref, _ in written}, rows)
     created = sum(1 for *_, new in written if new)
     return Merged(
         created=created,
         changed=len(written) - created,
         unchanged=len(rows) - len(written) - gone.rowcount,
-        gone=gone.rowcount,
+        gone=gone.rowcount + absorbed,
     )
 
 
-def _value(name: str, policy: str | None) -> str:
+async def _absorb(conn: AsyncConnection[Any], connection: str, ids: Sequence[str], *, now: datetime) -> int:
+    """Deals that were merged into another one are nobody's: what they were stands in that one."""
+    if not ids:
+        return 0
+    cursor = await conn.execute(
+        """UPDATE deal SET state = 'merged', content_hash = NULL, changed_at = %s
+           WHERE connection = %s AND external_id = ANY(%s) AND state <> 'merged'""",
+        [now, connection, list(ids)],
+    )
+    return cursor.rowcount
+
+
+def value_of(name: str, policy: str | None) -> str:
     """What a column becomes: the incoming `n` and the known `k`, by the policy for blanks."""
     if policy == "clear":
         return f"CASE WHEN '{name}' = ANY(n.untold) THEN k.{name} ELSE n.{name} END"

@@ -63,6 +63,18 @@ async def merged(conn: AsyncConnection[Any], *, limit: int) -> list[dict[str, An
         return list(await cursor.fetchall())
 
 
+async def parted(conn: AsyncConnection[Any], *, limit: int) -> list[dict[str, Any]]:
+    """People whom a system parted after it had made one of them, the newest first: `contact` has a record of their own again,
+    and with `restored` what they had before the merge; else they are new, and what they had stayed with `other`."""
+    async with conn.cursor(row_factory=dict_row) as cursor:
+        await cursor.execute(
+            """SELECT p.contact_id AS contact, p.other, p.connection || '/' || p.external_id AS record, p.at, p.restored
+               FROM contact_parted p ORDER BY p.id DESC LIMIT %s""",
+            [limit],
+        )
+        return list(await cursor.fetchall())
+
+
 async def tell_apart(conn: AsyncConnection[Any], one: int, other: int, now: Any) -> None:
     """Never suspect these two again."""
     await conn.execute(

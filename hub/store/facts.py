@@ -40,8 +40,40 @@ async def of_deals(conn: AsyncConnection[Any], contact_id: int) -> list[dict[str
         conn,
         f"""
         SELECT 'deal ' || coalesce(d.name, d.external_id) AS what, d.connection AS source, d.changed_at AS at, {run} AS run,
-               concat_ws(', ', d.stage, d.amount || coalesce(' ' || d.currency, '')) AS value
+               concat_ws(', ', d.stage, d.amount || coalesce(' ' || d.currency, ''), nullif(d.role, '')) AS value
         FROM contact_deal d WHERE d.contact_id = %(contact)s ORDER BY d.changed_at DESC, d.id LIMIT %(most)s
+        """,
+        contact=contact_id, most=MOST,
+    )  # fmt: skip
+
+
+async def of_companies(
+    conn: AsyncConnection[Any], contact_id: int, names: Sequence[str] = ()
+) -> list[dict[str, Any]]:
+    """The companies of a contact, the main one first; or these fields of the main one. Each with the change that told it."""
+    if names:
+        return await _rows(
+            conn,
+            """
+            SELECT 'company.' || f.name AS what, (to_jsonb(k) || k.fields) -> f.name AS value, k.connection AS source, ch.at,
+                   ch.run_id AS run
+            FROM unnest(%(names)s::text[]) WITH ORDINALITY AS f (name, place)
+            JOIN main_company k ON k.contact_id = %(contact)s
+            LEFT JOIN LATERAL (
+                SELECT h.at, h.run_id FROM company_change h
+                WHERE h.company_id = k.id AND (h.kind = 'created' OR h.diff ? f.name) ORDER BY h.id DESC LIMIT 1) ch ON true
+            ORDER BY f.place
+            """,
+            contact=contact_id, names=list(names),
+        )  # fmt: skip
+    return await _rows(
+        conn,
+        """
+        SELECT 'company ' || coalesce(k.name, k.external_id) AS what, k.connection AS source, ch.at, ch.run_id AS run,
+               concat_ws(', ', k.industry, k.country, nullif(k.role, ''), CASE WHEN k.is_primary THEN 'primary' END) AS value
+        FROM contact_company k LEFT JOIN LATERAL (
+            SELECT h.at, h.run_id FROM company_change h WHERE h.company_id = k.id ORDER BY h.id DESC LIMIT 1) ch ON true
+        WHERE k.contact_id = %(contact)s ORDER BY k.is_primary DESC, k.id LIMIT %(most)s
         """,
         contact=contact_id, most=MOST,
     )  # fmt: skip

@@ -111,12 +111,18 @@ async def move(
 
 
 async def finish(
-    conn: AsyncConnection[Any], entries: Sequence[Entry], state: str, reason: str, *, now: datetime
+    conn: AsyncConnection[Any],
+    entries: Sequence[Entry],
+    state: str,
+    reason: str,
+    *,
+    code: str = "",
+    now: datetime,
 ) -> None:
-    """End the way of these people: `done` at the end, `left` before it."""
+    """End the way of these people: `done` at the end, `left` before it; then `code` is contact-gone, step-gone or leave-rule."""
     await conn.execute(
-        "UPDATE funnel_entry SET state = %s, reason = %s, finished_at = %s WHERE id = ANY(%s)",
-        [state, reason, now, [e.id for e in entries]],
+        "UPDATE funnel_entry SET state = %s, reason = %s, reason_code = %s, finished_at = %s WHERE id = ANY(%s)",
+        [state, reason, code, now, [e.id for e in entries]],
     )
     await log(conn, [(e, state, {"reason": reason} if reason else {}) for e in entries], now=now)
 

@@ -179,7 +179,8 @@ async def known_since(
 ) -> dict[str, datetime]:
     """id -> the vendor's time of what the hub holds of a record."""
     table = {
-        "contact": "contact_identity WHERE object = 'contact' AND", "deal": "deal WHERE",
+        "lead": "contact_identity WHERE object = 'lead' AND", "contact": "contact_identity WHERE object = 'contact' AND",
+        "company": "company WHERE", "deal": "deal WHERE",
     }[object]  # fmt: skip
     cursor = await conn.execute(
         f"""SELECT external_id, vendor_changed_at FROM {table} connection = %s AND external_id = ANY(%s)

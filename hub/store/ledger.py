@@ -21,6 +21,7 @@ import msgspec
 from psycopg import AsyncConnection
 
 from hub.model import CONTACT_FIELDS, FieldType
+from hub.store import companies
 
 LEASE_SECONDS = 60
 MAX_ATTEMPTS = 30
@@ -192,13 +193,17 @@ async def people(
 
 _DEALS = """
     (SELECT jsonb_agg(jsonb_build_object('name', d.name, 'stage', d.stage, 'pipeline', d.pipeline,
-                                         'amount', d.amount, 'currency', d.currency) ORDER BY d.id)
-     FROM contact_deal d WHERE d.contact_id = c.id)
+                                         'amount', d.amount, 'currency', d.currency, 'roles', d.roles) ORDER BY d.id)
+     FROM (SELECT e.id, e.name, e.stage, e.pipeline, e.amount, e.currency,
+                  coalesce(array_agg(e.role ORDER BY e.role) FILTER (WHERE e.role <> ''), '{}') AS roles
+           FROM contact_deal e WHERE e.contact_id = c.id GROUP BY 1, 2, 3, 4, 5, 6) d)
 """
 
 
 def _field(name: str) -> str:
     """A contact's field as SQL. What is no text comes as JSON has it, so that templates see one form of it everywhere."""
+    if name.startswith("company."):
+        return companies.of_main(name.removeprefix("company."))[0]
     known = CONTACT_FIELDS.get(name)
     if known is not None and known.column and known.type in (FieldType.TEXT, FieldType.ENUM):
         return f"c.{known.column}"

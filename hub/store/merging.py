@@ -116,8 +116,21 @@ async def unmerge(
     No mail is sent anew: who was sent one keeps it in the ledger, and funnels go on where they were.
     """
     found = await _merge_of(conn, loser)
-    survivor, moved, before = found["survivor"], found["moved"], found["before"]
-    values = {"loser": loser, "survivor": survivor, "now": now, "connection": "admin", "run_id": None}
+    await part(conn, found, by="admin", standing=standing, now=now)
+    return int(found["survivor"])
+
+
+async def part(
+    conn: AsyncConnection[Any],
+    found: Mapping[str, Any],
+    *,
+    by: str,
+    standing: Sequence[Standing],
+    now: datetime,
+) -> None:
+    """Take one merge (a row of `contact_merge`) back: `by` is admin, or the connection that says so."""
+    loser, survivor, moved, before = (found[key] for key in ("loser", "survivor", "moved", "before"))
+    values = {"loser": loser, "survivor": survivor, "now": now, "connection": by, "run_id": None}
     await conn.execute(
         """
         UPDATE contact_identity i SET contact_id = %(loser)s
@@ -134,18 +147,19 @@ async def unmerge(
     await _restore(conn, loser, before["loser"], moved.get("after"), values)
     await _restore(conn, survivor, before["survivor"], moved.get("after"), values)
     await words.settle(conn, [loser, survivor], standing, values)
-    await conn.execute("UPDATE contact_merge SET undone_at = %s WHERE id = %s", [now, found["id"]])
+    await conn.execute(
+        "UPDATE contact_merge SET undone_at = %s, undone_by = %s WHERE id = %s", [now, by, found["id"]]
+    )
     await conn.execute(
         "INSERT INTO contact_apart (one, other, at) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING",
         [*sorted((loser, survivor)), now],
     )
     await conn.execute(
         """INSERT INTO contact_change (contact_id, at, connection, kind, diff)
-           SELECT id, %(now)s, 'admin', 'separated', jsonb_build_object('separated_from', jsonb_build_array(null, other))
+           SELECT id, %(now)s, %(connection)s, 'separated', jsonb_build_object('separated_from', jsonb_build_array(null, other))
            FROM (VALUES (%(loser)s::bigint, %(survivor)s::bigint), (%(survivor)s, %(loser)s)) AS pair (id, other)""",
         values,
     )
-    return int(survivor)
 
 
 async def _merge_of(conn: AsyncConnection[Any], loser: int) -> dict[str, Any]:
@@ -164,7 +178,7 @@ async def _merge_of(conn: AsyncConnection[Any], loser: int) -> dict[str, Any]:
     if found["source"] != "admin":
         raise HubError(
             f"{found['source']} itself made one record of contacts {loser} and {found['survivor']}",
-            "its records cannot be told apart any more; create the person there again",
+            "its records cannot be told apart any more; where it has two again, they are parted here, too",
         )
     if found["survivor_state"] == "merged":
         raise HubError(
@@ -199,8 +213,8 @@ async def _move_back(conn: AsyncConnection[Any], moved: Mapping[str, Any], value
     )
     await conn.execute(
         # Who left a funnel only because they were merged is on their way again.
-        """UPDATE funnel_entry SET state = 'active', reason = '', finished_at = NULL
-           WHERE contact_id = %(loser)s AND id = ANY(%(ids)s) AND state = 'left' AND reason = 'the contact is gone'""",
+        """UPDATE funnel_entry SET state = 'active', reason = '', reason_code = '', finished_at = NULL
+           WHERE contact_id = %(loser)s AND id = ANY(%(ids)s) AND state = 'left' AND reason_code = 'contact-gone'""",
         {**values, "ids": moved["waiting"]},
     )
 

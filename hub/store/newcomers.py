@@ -34,7 +34,7 @@ async def insert(conn: AsyncConnection[Any], rows: Sequence[ContactRow], values:
     await copying.into(
         conn, _CONTACT, [f"{id}\t{row.line()}\t{now}" for id, row in zip(ids, rows, strict=True)]
     )
-    end = copying.line((values["connection"], "contact", now))
+    end = copying.line((values["connection"], values["object"], now))
     await copying.into(conn, _IDENTITY, [_identity(id, row) + end for id, row in zip(ids, rows, strict=True)])
     run = copying.NOTHING if run_id is None else str(run_id)
     end = copying.line((values["connection"], run, now, "created"))

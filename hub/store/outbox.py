@@ -202,38 +202,6 @@ async def counts(conn: AsyncConnection[Any]) -> dict[str, dict[str, int]]:
     return found
 
 
-async def remember_writes(
-    conn: AsyncConnection[Any],
-    connection: str,
-    object: str,
-    writes: dict[str, dict[str, str]],
-    *,
-    at: datetime,
-) -> None:
-    """Enter own writes ({external id: {field: value}}) in the echo ledger."""
-    rows = [(ref, name, value) for ref, fields in writes.items() for name, value in fields.items()]
-    if not rows:
-        return
-    refs, names, values = (list(column) for column in zip(*rows, strict=True))
-    await conn.execute(
-        """
-        INSERT INTO echo (connection, object, external_id, field, value_hash, at)
-        SELECT DISTINCT ON (ref, name) %(connection)s, %(object)s, ref, name, sha256(convert_to(value, 'UTF8')), %(at)s
-        FROM unnest(%(refs)s::text[], %(names)s::text[], %(values)s::text[]) WITH ORDINALITY AS w (ref, name, value, n)
-        ORDER BY ref, name, n DESC
-        ON CONFLICT (connection, object, external_id, field) DO UPDATE SET value_hash = excluded.value_hash, at = excluded.at
-        """,
-        {
-            "connection": connection,
-            "object": object,
-            "at": at,
-            "refs": refs,
-            "names": names,
-            "values": values,
-        },
-    )
-
-
 async def confirmed_results(conn: AsyncConnection[Any]) -> dict[str, int]:
     """connection -> results that the vendor confirmed."""
     cursor = await conn.execute(

@@ -1,7 +1,7 @@
 """Who a pulled record is: somebody whom we know by its id, somebody whom another system has named, or nobody yet.
 
 The id decides. A hint (an address, a phone number, another system's id) only joins a record that is new to us, and
-only where it is unambiguous on both sides: one new record, one person, and that person has no live record here.
+only where it is unambiguous on both sides: one new record, one person, and that person has no live record of its kind here.
 Who was archived or deleted and comes again under a new id is the same person, so nothing is sent to them twice.
 """
 
@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 from psycopg import AsyncConnection
 from psycopg.sql import SQL, Composable, Identifier, Literal
 
-from hub.mapping import Hint
+from hub.mapping import Hint, Standing
 from hub.model import CONTACT_FIELDS
-from hub.store import copying
+from hub.store import copying, parting
 
 if TYPE_CHECKING:
     from hub.store.contacts import ContactRow
@@ -35,7 +35,7 @@ async def look(
         WITH seen AS MATERIALIZED (
             SELECT n.place, (SELECT CASE WHEN i.content_hash = n.hash AND i.state = n.state THEN 0 ELSE i.contact_id END
                              FROM contact_identity i
-                             WHERE i.connection = %s AND i.object = 'contact' AND i.external_id = n.id) AS contact_id
+                             WHERE i.connection = %s AND i.object = %s AND i.external_id = n.id) AS contact_id
             FROM unnest(%s::text[], %s::bytea[], %s::text[]) WITH ORDINALITY AS n (id, hash, state, place)
         )
         SELECT array_agg(place - 1) FILTER (WHERE contact_id IS NULL), array_agg(place - 1) FILTER (WHERE contact_id <> 0),
@@ -44,6 +44,7 @@ async def look(
         """,
         [
             values["connection"],
+            values["object"],
             copying.array([row.external_id for row in rows]),
             copying.binaries([row.content_hash for row in rows]),
             copying.array([row.state for row in rows]),
@@ -96,11 +97,26 @@ async def _held(conn: AsyncConnection[Any], emails: Sequence[str]) -> set[int]:
 
 
 async def recognise(
-    conn: AsyncConnection[Any], match: Sequence[Hint], values: Mapping[str, Any], *, absorbed: bool
+    conn: AsyncConnection[Any],
+    match: Sequence[Hint],
+    values: Mapping[str, Any],
+    standing: Sequence[Standing],
+    *,
+    absorbed: bool,
 ) -> None:
     """Find the contact behind each row of `incoming_contact` whose id is new: by an id it `absorbed`, or by the first hint
-    that means one person only.
+    that means one person only. An id that was merged away and lives again is somebody of their own (`parting`).
     """
+    cursor = await conn.execute(
+        """
+        SELECT n.external_id FROM incoming_contact n JOIN contact_identity i
+          ON i.connection = %(connection)s AND i.object = %(object)s AND i.external_id = n.external_id
+        WHERE n.known AND n.state = 'live' AND i.state = 'merged'
+        """,
+        values,
+    )
+    if again := [row[0] for row in await cursor.fetchall()]:
+        await parting.part(conn, again, values, standing)
     if absorbed:
         await conn.execute(
             # A merge that makes a new id keeps the person whom the oldest of the old ids means.
@@ -109,7 +125,7 @@ async def recognise(
             FROM (
                 SELECT n.external_id, min(i.contact_id) AS contact_id
                 FROM incoming_contact n CROSS JOIN LATERAL unnest(n.merged_ids) AS old
-                JOIN contact_identity i ON i.connection = %(connection)s AND i.object = 'contact' AND i.external_id = old
+                JOIN contact_identity i ON i.connection = %(connection)s AND i.object = %(object)s AND i.external_id = old
                 WHERE n.contact_id IS NULL GROUP BY 1
             ) o
             WHERE n.external_id = o.external_id AND n.contact_id IS NULL
@@ -154,7 +170,8 @@ async def _by_hint(conn: AsyncConnection[Any], hint: Hint, values: Mapping[str, 
                 WHERE k.state <> 'merged'
                   -- By a count, so that it is looked up for each person also where statistics know of no rows yet.
                   AND (SELECT count(*) FROM contact_identity i
-                       WHERE i.contact_id = k.id AND i.connection = %(connection)s AND i.state = 'live') = 0
+                       WHERE i.contact_id = k.id AND i.connection = %(connection)s
+                         AND i.object = %(object)s AND i.state = 'live') = 0
             ), one AS (
                 SELECT external_id, coalesce(min(id) FILTER (WHERE live), min(id)) AS contact_id FROM found GROUP BY 1
                 HAVING count(*) FILTER (WHERE live) = 1 OR (count(*) = 1 AND NOT bool_or(live))

@@ -11,11 +11,11 @@ from hub.store import events, inbox, outbox
 
 
 async def numbers(conn: AsyncConnection[Any]) -> dict[str, Any]:
-    """Contacts, deals, segments, list sizes, funnel entries, deliveries by state, results by kind, outbox and inbox."""
+    """What was pulled, list sizes, funnel entries, deliveries by state, results by kind, outbox and inbox."""
     one = await (
         await conn.execute(
             """SELECT (SELECT count(*) FROM contact WHERE state = 'live'), (SELECT count(*) FROM deal WHERE state = 'live'),
-                      (SELECT count(*) FROM segment WHERE state = 'live')"""
+                      (SELECT count(*) FROM segment WHERE state = 'live'), (SELECT count(*) FROM company WHERE state = 'live')"""
         )
     ).fetchone()
     assert one is not None
@@ -32,6 +32,7 @@ async def numbers(conn: AsyncConnection[Any]) -> dict[str, Any]:
         entries.setdefault(name, {})[state] = count
     return {
         "contacts": one[0],
+        "companies": one[3],
         "deals": one[1],
         "segments": one[2],
         "lists": dict(await lists.fetchall()),

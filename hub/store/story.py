@@ -8,6 +8,8 @@ from typing import Any
 from psycopg import AsyncConnection
 from psycopg.rows import dict_row
 
+from hub.store import companies, copies
+
 _CHAPTERS = """
     SELECT at, 'contact ' || kind AS what, connection AS who,
            CASE WHEN diff = '{}' THEN '' ELSE (
@@ -47,7 +49,8 @@ _CHAPTERS = """
 
 
 async def tell(conn: AsyncConnection[Any], email: str) -> list[dict[str, Any]]:
-    """A document for each contact of this address: `contact`, `identities`, `deals`, `segments`, `lists`, `consent`, `story`."""
+    """A document for each contact of this address: `contact`, `identities`, `companies`, `deals`, `segments`, `lists`,
+    `consent`, `resting` (fields that are not copied for now) and `story`."""
     async with conn.cursor(row_factory=dict_row) as cursor:
         await cursor.execute("SELECT * FROM contact WHERE email = lower(%s) ORDER BY id", [email])
         return [await _about(conn, contact) for contact in await cursor.fetchall()]
@@ -66,8 +69,14 @@ async def _about(conn: AsyncConnection[Any], contact: dict[str, Any]) -> dict[st
         "identities": await rows(
             "SELECT connection, external_id, state, seen_at FROM contact_identity WHERE contact_id = %(id)s ORDER BY 1, 2"
         ),
+        "companies": await companies.of_contact(conn, contact["id"]),
         "deals": await rows(
-            "SELECT name, pipeline, stage, amount, currency, role FROM contact_deal WHERE contact_id = %(id)s ORDER BY name"
+            """SELECT d.name, d.pipeline, d.stage, d.amount, d.currency,
+                      string_agg(nullif(d.role, ''), ', ' ORDER BY d.role) AS role,
+                      (SELECT min(k.name) FROM company_deal cd JOIN company k ON k.id = cd.company_id
+                       WHERE cd.connection = d.connection AND cd.deal_ref = d.external_id AND k.state = 'live') AS company
+               FROM contact_deal d WHERE d.contact_id = %(id)s
+               GROUP BY d.id, d.connection, d.external_id, d.name, d.pipeline, d.stage, d.amount, d.currency ORDER BY d.name"""
         ),
         "segments": await rows(
             "SELECT connection, name, since FROM contact_segment WHERE contact_id = %(id)s ORDER BY 1, 2"
@@ -80,6 +89,7 @@ async def _about(conn: AsyncConnection[Any], contact: dict[str, Any]) -> dict[st
                UNION ALL SELECT '*', 'suppressed', 'hub', at, reason FROM suppression WHERE email_hash = address_hash(%(email)s)
                ORDER BY 4"""
         ),
+        "resting": await copies.resting(conn, contact["id"]),
         "story": await rows(_CHAPTERS),
     }
 

@@ -22,12 +22,13 @@ WORDS = """
     CROSS JOIN LATERAL jsonb_each(i.said) e
     LEFT JOIN unnest(%(who)s::text[], %(what)s::text[], %(ranks)s::int[], %(orders)s::int[])
         AS s (connection, field, rank, "order") ON s.connection = i.connection AND s.field = e.key
-    WHERE i.object = 'contact' AND i.state = 'live' AND i.contact_id = ANY(%(people)s)
+    WHERE i.state = 'live' AND i.contact_id = ANY(%(people)s) AND NOT e.value ? 'of'
       AND (s.field IS NOT NULL OR %(everybody)s)
     ORDER BY i.contact_id, e.key, e.value ? 'fill', s.rank, (e.value ->> 'at')::timestamptz DESC, s."order",
              i.connection, i.external_id
 """
-"""The word that stands for each field of each of these people. Needs `people` and what `ranks` gives."""
+"""The word that stands for each field of each of these people; what the hub wrote into a record is none. Needs `people` and
+what `ranks` gives."""
 
 _TEXTS = ", ".join(
     f"('{name}', b.{name}, a.{name})" for name in (*CONTACT_FIELDS, "state") if name != "created_at"
@@ -91,7 +92,8 @@ async def hear(
         UPDATE incoming_contact n SET contested = true
         WHERE n.known AND n.state = 'live' AND EXISTS (
             SELECT FROM contact_identity i WHERE i.contact_id = n.contact_id AND (
-                (i.state = 'live' AND (i.connection, i.external_id) <> (%(connection)s, n.external_id)) OR i.said <> '{}'))
+                (i.state = 'live' AND (i.connection, i.object, i.external_id) <> (%(connection)s, %(object)s, n.external_id))
+                OR i.said <> '{}'))
         RETURNING n.contact_id
         """,
         values,
@@ -102,6 +104,7 @@ async def hear(
     values = {**values, "people": people}
     await first_words(conn, people)
     await _note(conn, on_blank, values)
+    await conn.execute("INSERT INTO copy_touch SELECT unnest(%(people)s::bigint[])", values)
     await conn.execute(
         f"""
         UPDATE incoming_contact n SET resolved = w.fields
@@ -144,7 +147,7 @@ async def _note(conn: AsyncConnection[Any], on_blank: Mapping[str, str], values:
     await conn.execute(
         """
         INSERT INTO contact_identity (connection, object, external_id, contact_id, seen_at)
-        SELECT %(connection)s, 'contact', external_id, contact_id, %(now)s FROM incoming_contact WHERE contested
+        SELECT %(connection)s, %(object)s, external_id, contact_id, %(now)s FROM incoming_contact WHERE contested
         ON CONFLICT (connection, object, external_id) DO NOTHING
         """,
         values,
@@ -161,15 +164,33 @@ async def _note(conn: AsyncConnection[Any], on_blank: Mapping[str, str], values:
             SELECT w.external_id, jsonb_object_agg(w.key, jsonb_build_object('v', w.value, 'at', w.at)
                 || CASE WHEN w.fill THEN jsonb_build_object('fill', true) ELSE '{{}}' END) AS said
             FROM words w JOIN contact_identity i
-              ON i.connection = %(connection)s AND i.object = 'contact' AND i.external_id = w.external_id
+              ON i.connection = %(connection)s AND i.object = %(object)s AND i.external_id = w.external_id
             WHERE (i.said -> w.key -> 'v') IS DISTINCT FROM w.value
-               OR coalesce(i.said -> w.key ? 'fill', false) <> w.fill
+               OR coalesce(i.said -> w.key ? 'fill', false) <> w.fill OR coalesce(i.said -> w.key ? 'blank', false)
             GROUP BY 1
         )
         UPDATE contact_identity i SET said = i.said || news.said FROM news
-        WHERE i.connection = %(connection)s AND i.object = 'contact' AND i.external_id = news.external_id
+        WHERE i.connection = %(connection)s AND i.object = %(object)s AND i.external_id = news.external_id
         """,
         {**values, "keep": keep, "fill": fill},
+    )
+    await conn.execute(
+        # A blank that is no word leaves the last one as it is, but the record does not hold it any more.
+        f"""
+        UPDATE contact_identity i SET said = i.said || b.said
+        FROM (
+            SELECT k.external_id, jsonb_object_agg(e.key, (k.said -> e.key) || '{{"blank": true}}') AS said
+            FROM incoming_contact n
+            JOIN contact_identity k
+              ON k.connection = %(connection)s AND k.object = %(object)s AND k.external_id = n.external_id
+            CROSS JOIN LATERAL jsonb_each(jsonb_build_object({columns}) - n.untold) e
+            WHERE n.contested AND e.value = 'null' AND e.key = ANY(%(keep)s)
+              AND k.said ? e.key AND NOT k.said -> e.key ? 'blank'
+            GROUP BY 1
+        ) b
+        WHERE i.connection = %(connection)s AND i.object = %(object)s AND i.external_id = b.external_id
+        """,
+        {**values, "keep": keep},
     )
 
 
@@ -204,3 +225,4 @@ async def settle(
         {**values, "people": list(people), **ranks(standing)},
     )
     await addresses.carry_opt_outs(conn, people)
+    await conn.execute("INSERT INTO copy_touch SELECT unnest(%s::bigint[])", [list(people)])

@@ -20,7 +20,7 @@ from hub.sync.pull import refresh_records, take_records
 
 BATCH = 500
 PAUSE_SECONDS = 10.0
-OBJECTS = ("contact", "deal")
+OBJECTS = ("lead", "company", "contact", "deal")
 LONGEST_PAUSE = timedelta(minutes=15)
 
 

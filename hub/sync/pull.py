@@ -16,10 +16,11 @@ import structlog
 from hub.clock import Clock
 from hub.errors import FixNeeded, Retry, VendorError
 from hub.mapping import Mapping
-from hub.model import Record, RecordState, Rejected
+from hub.mapping.language import PEOPLE
+from hub.model import OBJECTS, Record, RecordState, Rejected
 from hub.sdk.connector import Connector, Cursor, Page
 from hub.sdk.http import Stats, metered
-from hub.store import addresses, consent, contacts, deals, runs, segments
+from hub.store import addresses, companies, consent, contacts, converting, deals, runs, segments
 from hub.store.database import Database
 from hub.sync.vanished import Watch
 
@@ -29,7 +30,6 @@ BATCH_RECORDS = 5_000
 BATCH_SECONDS = 5.0
 """A vendor that is slow is stored after so long all the same: what was read and not stored is read again after a crash."""
 RESUME_SECONDS = 30.0
-OBJECTS = {"contacts": "contact", "deals": "deal", "segments": "segment"}
 
 Progress = Callable[[str, str, runs.Counts], None]
 """Told after each batch: connection, stream, counts so far."""
@@ -239,7 +239,7 @@ class _Store:
         mapped, bad = self._map(object, records)
         bad = [*rejected, *gone, *bad]
         async with self.db.transaction() as conn:
-            counts = await getattr(self, f"_keep_{object}s")(conn, mapped)
+            counts = await getattr(self, f"_keep_{object}")(conn, mapped)
             await runs.reject(conn, self.run_id, bad, now=self.clock.now())
             if cursor is not None:
                 await runs.save_cursor(conn, self.connection, *cursor, self.run_id, now=self.clock.now())
@@ -248,9 +248,9 @@ class _Store:
 
     def _map(self, object: str, records: Sequence[Record]) -> tuple[list[tuple[Any, ...]], list[Rejected]]:
         """(row, consent statements) for each record, and what could not be understood of it."""
-        if object == "contact":
-            return self._contacts(records)
-        to_row = {"deal": self._deal, "segment": self._segment}[object]
+        if object in PEOPLE:
+            return self._people(object, records)
+        to_row = getattr(self, f"_{object}")
         rows: list[tuple[Any, ...]] = []
         bad: list[Rejected] = []
         for record in records:
@@ -259,12 +259,12 @@ class _Store:
             bad.extend(problems)
         return rows, bad
 
-    def _contacts(self, records: Sequence[Record]) -> tuple[list[tuple[Any, ...]], list[Rejected]]:
+    def _people(self, object: str, records: Sequence[Record]) -> tuple[list[tuple[Any, ...]], list[Rejected]]:
         mapping, now = self.mapping, self.clock.now()
-        pull = mapping.pull("contact")
+        pull = mapping.pull(object)
         # What the mapping takes and who wins over whom is part of what a row says: after a change of it a full pull settles
         # every field anew.
-        digest = contacts.Digest((self._ranks, sorted(mapping.on_blank("contact").items())))
+        digest = contacts.Digest((self._ranks, sorted(mapping.on_blank(object).items())))
         live = RecordState.LIVE
         rows: list[tuple[Any, ...]] = []
         bad: list[Rejected] = []
@@ -275,7 +275,7 @@ class _Store:
             text = contacts.text(columns, custom, fill)
             row = contacts.ContactRow(
                 record.id, columns, custom, digest.of(text, custom, fill, merged_ids), fill,
-                "live" if state is live else state.value, changed_at, merged_ids, mapped.untold, text,
+                "live" if state is live else state.value, changed_at, merged_ids, mapped.untold, text, record.became,
             )  # fmt: skip
             said: Sequence[consent.Statement] = ()
             if mapped.consent and state is live and (email := columns.get("email")):
@@ -296,13 +296,37 @@ class _Store:
             columns=mapped.columns,
             custom=mapped.custom,
             content_hash=_content_hash(
-                mapped.columns, mapped.custom, mapped.fill, [(link.id, link.role) for link in links]
+                mapped.columns,
+                mapped.custom,
+                mapped.fill,
+                [(link.id, link.role) for link in links],
+                record.merged_ids,
             ),
+            merged_ids=record.merged_ids,
             fill=mapped.fill,
             untold=mapped.untold,
             state=record.state.value,
             vendor_changed_at=record.changed_at,
             links=links,
+        )
+        return (row,), self._problems(record, mapped.errors)
+
+    def _company(self, record: Record) -> tuple[tuple[Any, ...], list[Rejected]]:
+        mapped = self.mapping.pull("company")(record.fields)
+        links = [(link.object, link.id, link.role, link.primary) for link in record.links]
+        row = companies.CompanyRow(
+            external_id=record.id,
+            columns=mapped.columns,
+            custom=mapped.custom,
+            content_hash=_content_hash(
+                mapped.columns, mapped.custom, mapped.fill, sorted(links), record.merged_ids
+            ),
+            fill=mapped.fill,
+            untold=mapped.untold,
+            state=record.state.value,
+            vendor_changed_at=record.changed_at,
+            merged_ids=record.merged_ids,
+            links=record.links,
         )
         return (row,), self._problems(record, mapped.errors)
 
@@ -326,14 +350,22 @@ class _Store:
             for e in errors
         ]
 
-    async def _keep_contacts(
+    async def _keep_lead(
         self, conn: Any, mapped: Sequence[tuple[contacts.ContactRow, Sequence[consent.Statement]]]
     ) -> runs.Counts:
-        merged = await contacts.merge(
+        return await self._keep_contact(conn, mapped, "lead")
+
+    async def _keep_contact(
+        self,
+        conn: Any,
+        mapped: Sequence[tuple[contacts.ContactRow, Sequence[consent.Statement]]],
+        object: str = "contact",
+    ) -> runs.Counts:
+        merged = await (converting.merge if object == "lead" else contacts.merge)(
             conn,
             self.connection,
             [row for row, _ in mapped],
-            on_blank=self.mapping.on_blank("contact"),
+            on_blank=self.mapping.on_blank(object),
             run_id=self.run_id,
             now=self.clock.now(),
             match=self.mapping.match,
@@ -342,13 +374,26 @@ class _Store:
         statements = [statement for _, said in mapped for statement in said]
         if statements and await consent.record(conn, statements):
             await addresses.carry_told(
-                conn, self.connection, [row.external_id for row, said in mapped if said]
+                conn, self.connection, [row.external_id for row, said in mapped if said], object
             )
         return runs.Counts(
             created=merged.created, changed=merged.changed, unchanged=merged.unchanged, gone=merged.gone
         )
 
-    async def _keep_deals(self, conn: Any, mapped: Sequence[tuple[deals.DealRow]]) -> runs.Counts:
+    async def _keep_company(self, conn: Any, mapped: Sequence[tuple[companies.CompanyRow]]) -> runs.Counts:
+        merged = await companies.merge(
+            conn,
+            self.connection,
+            [row for (row,) in mapped],
+            on_blank=self.mapping.on_blank("company"),
+            run_id=self.run_id,
+            now=self.clock.now(),
+        )
+        return runs.Counts(
+            created=merged.created, changed=merged.changed, unchanged=merged.unchanged, gone=merged.gone
+        )
+
+    async def _keep_deal(self, conn: Any, mapped: Sequence[tuple[deals.DealRow]]) -> runs.Counts:
         merged = await deals.merge(
             conn,
             self.connection,
@@ -360,7 +405,7 @@ class _Store:
             created=merged.created, changed=merged.changed, unchanged=merged.unchanged, gone=merged.gone
         )
 
-    async def _keep_segments(self, conn: Any, mapped: Sequence[tuple[segments.SegmentRow]]) -> runs.Counts:
+    async def _keep_segment(self, conn: Any, mapped: Sequence[tuple[segments.SegmentRow]]) -> runs.Counts:
         changed = [
             await segments.merge(conn, self.connection, row, now=self.clock.now()) for (row,) in mapped
         ]

@@ -13,7 +13,7 @@ from hub.mapping import Mapping as FieldMapping
 from hub.model import ConsentWrite, FieldWrite, Outcome, OutcomeStatus, Push, Rejected, Result
 from hub.sdk.connector import Connector
 from hub.sdk.http import Stats, metered
-from hub.store import contacts, outbox, runs
+from hub.store import contacts, copies, outbox, runs
 from hub.store.database import Connection, Database
 from hub.sync.pull import Progress, Pulled
 from hub.sync.vanished import GONE, TRUSTED
@@ -45,7 +45,7 @@ async def push(
         with metered() as calls:
             outcomes, reason = await _offer(db, connector, mapping, claimed)
         spent.add(calls)
-        await _settle(db, clock, connector.name, run_id, claimed, outcomes, counts)
+        await _settle(db, clock, connector.name, mapping, run_id, claimed, outcomes, counts)
         if progress:
             progress(connector.name, "push", counts)
         if reason:
@@ -132,6 +132,7 @@ def _to_push(row: outbox.Claimed, contact_ref: str, mapping: FieldMapping | None
         return msgspec.convert(
             {**row.payload, "id": row.dedupe_key, "contact_ref": contact_ref}, ConsentWrite, strict=False
         )
+    contact_ref = row.payload.get("ref", contact_ref)
     if not contact_ref:
         return Outcome(id=row.dedupe_key, status=OutcomeStatus.DROPPED, code="NO_CONTACT",
                        message="the contact does not exist in this system", fix="create it there, then replay")  # fmt: skip
@@ -176,12 +177,13 @@ async def _settle(
     db: Database,
     clock: Clock,
     connection: str,
+    mapping: FieldMapping | None,
     run_id: int,
     claimed: Sequence[outbox.Claimed],
     outcomes: dict[str, Outcome],
     counts: runs.Counts,
 ) -> None:
-    """Outcomes, echo ledger and rejected rows in one transaction."""
+    """Outcomes, what copies left at the vendor, and rejected rows in one transaction."""
     refused = [
         Rejected(object=row.kind, id=row.dedupe_key, code=o.code, message=o.message, fix=o.fix)
         for row in claimed
@@ -189,16 +191,16 @@ async def _settle(
         or o.code == GONE
     ]
     in_part = sum(outcomes[row.dedupe_key].code == GONE for row in claimed)
-    writes: dict[str, dict[str, dict[str, str]]] = {}
-    for row in claimed:
-        done = outcomes[row.dedupe_key]
-        if done.wrote and done.remote_id:
-            writes.setdefault(done.object or "contact", {}).setdefault(done.remote_id, {}).update(done.wrote)
+    copied = [(row, outcomes[row.dedupe_key]) for row in claimed if "ref" in row.payload]
 
     async def record(conn: Connection) -> outbox.Settled:
         done = await outbox.settle(conn, claimed, outcomes, now=clock.now())
-        for object, written in writes.items():
-            await outbox.remember_writes(conn, connection, object, written, at=clock.now())
+        for row, outcome in copied:
+            if mapping is not None and outcome.status is OutcomeStatus.DONE:
+                fields = _as_held(row.payload["fields"], outcome.wrote, mapping)
+                await copies.wrote(
+                    conn, connection, row.payload["ref"], fields, row.payload["seen"], now=clock.now()
+                )
         await runs.reject(conn, run_id, refused, now=clock.now())
         return done
 
@@ -209,3 +211,19 @@ async def _settle(
             rejected=settled.dead + settled.dropped + in_part, uncertain=settled.uncertain, pages=1,
         )
     )  # fmt: skip
+
+
+def _as_held(
+    fields: Mapping[str, Any], wrote: Mapping[str, str], mapping: FieldMapping
+) -> dict[str, tuple[Any, Any]]:
+    """field -> (what was written, how it will come back), of those that the vendor took."""
+    found: dict[str, tuple[Any, Any]] = {}
+    read = mapping.pull("contact")
+    for name, value in fields.items():
+        entry = mapping.entries.get("contact", {}).get(name)
+        if entry is None or (wrote and entry.field not in wrote):
+            continue
+        back = read(mapping.push("contact", {name: value}))
+        values = {**back.fill, **back.custom, **back.columns}
+        found[name] = (value, values.get(name) if entry.pulls else value)
+    return found

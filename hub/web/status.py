@@ -17,7 +17,7 @@ async def page(request: Request) -> HTMLResponse:
     """The numbers as a page that refreshes itself."""
     found, recent = await _ask(request)
     groups: list[tuple[str, dict[str, Any]]] = [
-        ("Pulled", {name: found[name] for name in ("contacts", "deals", "segments")}),
+        ("Pulled", {name: found[name] for name in ("contacts", "companies", "deals", "segments")}),
         ("Lists", found["lists"]),
         (
             "Funnels",

@@ -276,7 +276,7 @@ def test_funnels_contact_and_runs(hub: Hub) -> None:
 
 def test_connectors_and_connections(hub: Hub) -> None:
     found = {one["name"]: one for one in hub.json("connectors")}
-    assert found["hubspot"]["streams"] == ["contacts", "deals", "segments"]
+    assert found["hubspot"]["streams"] == ["contacts", "companies", "deals", "segments"]
     assert found["smtp"]["pushes"] == ["mail"]
     assert "HubSpot" in hub("connectors").stdout
     tested = hub("connections", "test", "crm", "--json")

@@ -97,6 +97,18 @@ def test_two_people_are_told_apart(hub: Hub) -> None:
     assert hub.json("duplicates") == []
 
 
+def test_whom_a_system_parted_is_told(hub: Hub) -> None:
+    assert hub.json("duplicates", "--parted") == []
+    hub.rows(
+        """INSERT INTO contact_parted (contact_id, other, connection, external_id, at, restored)
+           VALUES (2, 1, 'crm', '77', '2026-11-24', true) RETURNING id"""
+    )
+    (found,) = hub.json("duplicates", "--parted")
+    assert (found["contact"], found["other"], found["record"], found["restored"]) == (2, 1, "crm/77", True)
+    assert "parted again by a system that had made one person of two: 1" in hub("duplicates").output
+    assert "crm/77" in hub("duplicates", "--parted").output
+
+
 def test_mistakes_are_told(hub: Hub) -> None:
     for arguments, words in (
         (("merge", "2", "9"), "there is no contact 9; see `hub duplicates` or `hub contact EMAIL`"),

@@ -79,7 +79,7 @@ class ListsNoPushes(AcmeCrm):
 
 @found_by("manifest.consistent")
 class ListsAStreamThatTheHubDoesNotKeep(AcmeCrm):
-    manifest = dataclasses.replace(AcmeCrm.manifest, streams=("contacts", "companies"))
+    manifest = dataclasses.replace(AcmeCrm.manifest, streams=("contacts", "tickets"))
 
 
 @found_by("settings.strict")
@@ -203,7 +203,7 @@ class ReadsEverythingAgain(Pages):
         return msgspec.structs.replace(page, cursor={"position": 0}) if page.done else page
 
 
-@found_by("pull.changes")
+@found_by("pull.changes", "pull.conversions")
 class MissesChanges(AcmeCrm):
     async def pull(self, stream: str, cursor: Cursor) -> AsyncIterator[Page]:
         async for page in super().pull(stream, cursor):
@@ -212,11 +212,21 @@ class MissesChanges(AcmeCrm):
             yield msgspec.structs.replace(page, records=kept, cursor=ended)
 
 
-@found_by("pull.removals")
+@found_by("pull.removals", "pull.conversions")
 class MissesRemovals(Pages):
     def altered(self, page: Page, since: Cursor) -> Page:
         live = [r for r in page.records if r.state is RecordState.LIVE]
         return msgspec.structs.replace(page, records=live)
+
+
+@found_by("pull.conversions")
+class CallsConvertedLeadsArchived(Pages):
+    def altered(self, page: Page, since: Cursor) -> Page:
+        gone = [
+            msgspec.structs.replace(r, state=RecordState.ARCHIVED, became=()) if r.became else r
+            for r in page.records
+        ]
+        return msgspec.structs.replace(page, records=gone)
 
 
 @found_by("pull.moving")
@@ -453,6 +463,36 @@ class MakesUpKeys(Keys):
 class KeysByTime(Keys):
     def key(self, event: WebhookEvent) -> str:
         return str(event.occurred_at)
+
+
+# -- mirrors ------------------------------------------------------------------------------------------------
+
+_SEGMENTS: dict[tuple[str, str], set[str]] = {}
+"""(where the sandbox serves, name) -> members."""
+
+
+@found_by("mirror.members")
+class KeepsWhoLeft(AcmeCrm):
+    """Segments in memory, out of which nobody is ever taken."""
+
+    manifest = dataclasses.replace(AcmeCrm.manifest, mirrors=True)
+
+    def _key(self, name: str) -> tuple[str, str]:
+        return self.settings.base_url, name
+
+    async def static_segment(self, name: str) -> str:
+        return name if self._key(name) in _SEGMENTS else ""
+
+    async def make_segment(self, name: str) -> str:
+        _SEGMENTS[self._key(name)] = set()
+        return name
+
+    async def members(self, segment: str) -> set[str]:
+        return set(_SEGMENTS[self._key(segment)])
+
+    async def change_members(self, segment: str, add: Sequence[str], remove: Sequence[str]) -> set[str]:
+        _SEGMENTS[self._key(segment)] |= {id for id in add if not id.startswith("999")}
+        return {id for id in add if id.startswith("999")}
 
 
 # -- discretion ---------------------------------------------------------------------------------------------

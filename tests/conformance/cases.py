@@ -30,11 +30,11 @@ from hub.sdk.conformance import ConnectorCase, ListeningCase, RelayCase
 from hub.sdk.connector import WebhookRequest
 
 NEWS = 730_001
-PEOPLE, DEALS, SEGMENTS = 105, 102, 2
+PEOPLE, COMPANIES, DEALS, SEGMENTS = 105, 101, 102, 2
 
 
 class HubSpotCase(ConnectorCase):
-    """An account with two pages of contacts, two of deals and two lists; signed in by a private app's token."""
+    """An account with two pages of contacts, two of companies, two of deals and two lists; signed in by a private app's token."""
 
     connector = HubSpot
     full_streams = frozenset({"segments"})
@@ -60,7 +60,11 @@ class HubSpotCase(ConnectorCase):
         if stream == "segments":
             self._regroup(id)
         else:
-            values = {"contacts": {"city": "Graz"}, "deals": {"amount": "4711"}}[stream]
+            values = {
+                "contacts": {"city": "Graz"},
+                "companies": {"city": "Graz"},
+                "deals": {"amount": "4711"},
+            }[stream]
             self.sandbox.edit(stream, id, values)
 
     def _regroup(self, id: str) -> None:
@@ -200,6 +204,11 @@ def _fill(sandbox: HubSpotSandbox) -> None:
         sandbox.create("contacts", {"email": f"p{n}@example.com", "firstname": f"P{n}", "city": "Wien"})
         for n in range(PEOPLE)
     ]
+    for n in range(COMPANIES):
+        company = sandbox.create(
+            "companies", {"name": f"Company {n}", "domain": f"c{n}.example", "industry": "RETAIL"}
+        )
+        account.links.add("companies", company.number, "contacts", people[n].number, [2])
     for n in range(DEALS):
         values = {"dealname": f"Deal {n}", "pipeline": "default", "dealstage": "closedwon", "amount": str(n)}
         deal = sandbox.create("deals", values)

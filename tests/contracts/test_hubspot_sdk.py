@@ -115,6 +115,14 @@ def companies(case: Case) -> None:
     assert crm.companies.get_all()[0].id == made.id
     assert crm.companies.search_api.do_search(_search("domain", "EQ", "example.org")).total == 1
     assert crm.companies.batch_api.read(_read([made.id], ["name"])).results[0].id == made.id
+    crm.companies.basic_api.update(made.id, {"properties": {"industry": "RETAIL"}})
+    other = case.sandbox.create("companies", {"name": "Kleeblatt again"})
+    whole = case.http.post(
+        "/crm/v3/objects/companies/merge", json={"primaryObjectId": made.id, "objectIdToMerge": other.id}
+    ).json()
+    assert crm.companies.basic_api.get_by_id(other.id).id == whole["id"]
+    crm.companies.basic_api.archive(whole["id"])
+    assert [each.id for each in crm.companies.basic_api.get_page(archived=True).results] == [whole["id"]]
 
 
 def emails(case: Case) -> None:
@@ -238,6 +246,19 @@ def associations(case: Case) -> None:
     api.basic_api.archive("deals", deal, "contacts", contact)
     api.basic_api.create_default("deals", deal, "contacts", contact)
     assert len(api.basic_api.get_page("deals", deal, "contacts").results) == 1
+    links = case.sandbox.account.links
+    decides = links.define("deals", "contacts", "Decision maker")
+    links.add("deals", int(deal), "contacts", int(contact), [decides])
+    read = api.batch_api.get_page("deals", "contacts", {"inputs": [{"id": deal}]})
+    told = [(t.category, t.label) for t in read.results[0].to[0].association_types]
+    assert told == [("HUBSPOT_DEFINED", None), ("USER_DEFINED", "Decision maker")]
+    one, two = (case.sandbox.create("companies", {"name": name}).number for name in ("One", "Two"))
+    for company in (one, two):  # a contact has one primary company: the second takes the place of the first
+        links.add("companies", company, "contacts", int(contact), [2])
+    read = api.basic_api.get_page("contacts", contact, "companies")
+    assert [(r.to_object_id, [t.label for t in r.association_types]) for r in read.results] == [
+        (str(one), [None]), (str(two), ["Primary", None]),
+    ]  # fmt: skip
 
 
 def directory(case: Case) -> None:

@@ -12,13 +12,13 @@ import pytest
 
 from hub.config.settings import Settings
 from hub.errors import ConfigError
-from hub.mail import fields
+from hub.mail import fields, template
 from hub.mail.compose import Composer, Message, Recipient
 from hub.mail.preview import GMAIL_CLIPS_BYTES, blank, preview
 from hub.signing import PREVIEW, Signer, Unsigned
 
 NOW = datetime(2026, 11, 24, 9, 0, tzinfo=UTC)
-FIELDS = ("email", "first_name", "company", "city", "country", "language")
+FIELDS = ("email", "first_name", "company", "city", "country", "language", "company.name", "company.city")
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(256))
 HTML = '<p>Hello {{ contact.first_name }}</p><a href="https://m.example/start?a=1&amp;b=2">Start</a>'
 
@@ -146,6 +146,30 @@ def test_what_cannot_be_composed_says_why_and_quotes_nothing(tmp_path: Path) -> 
         seen(made, city="Wien")
     with pytest.raises(ConfigError, match=r"cannot stand in a mail; correct it in the CRM$"):
         preview(message(tmp_path), Recipient(0, "b b@example.com", {}, []), now=NOW)
+
+
+def test_the_company_has_fields_too(tmp_path: Path) -> None:
+    source = "{{ company.name or 'you' }} {{ company['city'] }} {{ contact.company }}"
+    for html in (
+        source,
+        source + "{% for x in (1, 2) %}{{ company.name }}{% endfor %}",
+    ):  # compiled, and by Jinja
+        made = message(tmp_path, html=html)
+        found = preview(
+            made, Recipient(0, "b@example.com", {"company": "own", "company.name": "A&B"}, []), now=NOW
+        )
+        assert "<body>A&amp;B  own" in found["html"]
+        assert {f["field"]: f["blank"] for f in found["fields"]} == {
+            "company": False, "company.name": False, "company.city": True,
+        }  # fmt: skip
+        assert "<body>you " in seen(made)["html"]
+    whole = message(
+        tmp_path, html="{{ contact | length }}{{ company.name }}{% if company.city %}x{% endif %}"
+    )
+    assert whole.fields == frozenset(FIELDS)
+    assert template.unknown_names("{{ company.nmae }} {{ company.name }} {{ compny.name }}", FIELDS) == [
+        ("company.nmae", 1, 4), ("compny", 1, 42),
+    ]  # fmt: skip
 
 
 def test_deals_are_a_field_too(tmp_path: Path) -> None:

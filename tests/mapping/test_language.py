@@ -312,8 +312,8 @@ def test_hubspots_own() -> None:
 
 MISTAKES: list[tuple[str, list[str]]] = [
     ("contcat:\n  city: town\n", ["1:1: unknown section 'contcat'; did you mean 'contact'?"]),
-    ("5:\n  city: town\n", ["1:1: unknown section 5; known are contact, deal, consent, match"]),
-    ("- a\n", ["1:1: a mapping file holds contact, deal, consent and match; see docs/mapping.md"]),
+    ("5:\n  city: town\n", ["1:1: unknown section 5; known are lead, contact, company, deal, consent, match"]),
+    ("- a\n", ["1:1: a mapping file holds lead, contact, company, deal, consent and match; see docs/mapping.md"]),
     ("contact: town\n", ["1:10: contact holds one entry a field; write `field: vendor_field`"]),
     ("contact:\n  city: [town]\n", ["2:9: city must name a vendor field; write `field: vendor_field`"]),
     ("contact:\n  city: {fild: town}\n", [

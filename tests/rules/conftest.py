@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from hub import embedded
-from hub.model import CONTACT_FIELDS, FieldType, HubField
+from hub.model import COMPANY_FIELDS, CONTACT_FIELDS, FieldType, HubField
 from hub.rules import Catalog, parse
 
 NOW = datetime(2026, 11, 24, 9, 0, tzinfo=UTC)
@@ -25,6 +25,7 @@ CATALOG = Catalog(
     messages=frozenset({"welcome", "reminder"}),
     purposes=frozenset({"news", "offers"}),
     segments=frozenset({"Partners", "Leads"}),
+    company_fields={**COMPANY_FIELDS, "tier": HubField("tier", FieldType.TEXT)},
 )
 
 PEOPLE: dict[str, dict[str, Any]] = {
@@ -76,6 +77,7 @@ class World:
                 [name, row[0], NOW],
             )
         self._deals_and_segments()
+        self._companies()
         self._mails()
         self._consents()
 
@@ -110,6 +112,32 @@ class World:
                    INSERT INTO list_member SELECT id, %s, %s FROM l""",
                 [name, self.ids[person], NOW],
             )
+
+    def _companies(self) -> None:
+        for ref, name, industry, employees, state, created, people in (
+            ("1", "Ätna AG", "software", 250, "live", 5, (("ann", "", True), ("bob", "Adviser", False))),
+            (
+                "2",
+                "Bob & Co",
+                "retail",
+                None,
+                "live",
+                400,
+                (("bob", "Owner", True), ("bob", "Billing", True)),
+            ),
+            ("3", "Gone Ltd", "software", 9, "archived", 5, (("cid", "", True),)),
+        ):
+            row = self.conn.execute(
+                """INSERT INTO company (connection, external_id, name, industry, employees, state, created_at, fields, changed_at)
+                   VALUES ('crm', %s, %s, %s, %s, %s, %s, '{"tier": "gold"}', %s) RETURNING id""",
+                [ref, name, industry, employees, state, ago(created), NOW],
+            ).fetchone()
+            assert row
+            for person, role, primary in people:
+                self.conn.execute(
+                    "INSERT INTO company_contact VALUES (%s, 'crm', %s, %s, %s)",
+                    [row[0], person, role, primary],
+                )
 
     def _mails(self) -> None:
         for person, message, happened in (

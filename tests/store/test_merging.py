@@ -151,7 +151,7 @@ async def test_what_came_while_they_were_one_belongs_to_whom_its_record_means(pe
 async def test_a_person_merged_out_of_a_funnel_goes_on_after_the_unmerge(people: People) -> None:
     await people.merge(2, 1)
     await people.all(
-        "UPDATE funnel_entry SET state = 'left', reason = 'the contact is gone', finished_at = now() WHERE id = 2"
+        "UPDATE funnel_entry SET state = 'left', reason = 'gone', reason_code = 'contact-gone', finished_at = now() WHERE id = 2"
     )
     await people.unmerge(2)
     assert await people.all("SELECT contact_id, state, position, reason FROM funnel_entry WHERE id = 2") == [

@@ -140,17 +140,3 @@ async def test_dead_letters_are_replayed(box: Box, database: Database) -> None:
     async with database.transaction() as conn:
         assert await outbox.replay(conn, "crm") == 1
     assert [c.attempts for c in await box.claim()] == [1]
-
-
-async def test_own_writes_are_remembered_newest_first(
-    box: Box, database: Database, clock: ManualClock
-) -> None:
-    async with database.transaction() as conn:
-        await outbox.remember_writes(conn, "crm", "contact", {"7": {"city": "Graz"}}, at=clock.now())
-        await outbox.remember_writes(
-            conn, "crm", "contact", {"7": {"city": "Linz"}, "8": {"city": "Wien"}}, at=clock.now()
-        )
-        cursor = await conn.execute(
-            "SELECT external_id, value_hash = sha256(convert_to('Linz', 'UTF8')) FROM echo ORDER BY external_id"
-        )
-        assert await cursor.fetchall() == [("7", True), ("8", False)]

@@ -177,11 +177,11 @@ async def test_what_cannot_be_worked_is_set_aside_with_its_reason_and_can_be_rep
     rig: Rig, web: httpx.AsyncClient, clock: ManualClock
 ) -> None:
     await deliver(
-        web, clock, event("7", kind="company.creation"), event("8", number=2, kind="contact.creation")
+        web, clock, event("7", kind="ticket.creation"), event("8", number=2, kind="contact.creation")
     )
     await rig.run("inbox")
     assert await rig.rows("SELECT object, state, reason FROM inbox ORDER BY id") == [
-        ("company", "set_aside", "the hub keeps no object of this kind"),
+        ("ticket", "set_aside", "the hub keeps no object of this kind"),
         ("contact", "done", ""),
     ]
     hour, now = timedelta(hours=1), clock.now()

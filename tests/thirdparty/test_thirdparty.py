@@ -70,7 +70,7 @@ def test_it_is_found_beside_ours(installed: Path, tmp_path: Path) -> None:
     found, said = connectors(installed, tmp_path)
     assert set(found) >= {"acme_crm", "hubspot", "google_analytics", "smtp"}
     assert found["acme_crm"]["title"] == "Acme CRM"
-    assert found["acme_crm"]["streams"] == ["contacts", "deals"]
+    assert found["acme_crm"]["streams"] == ["leads", "contacts", "deals"]
     assert found["acme_crm"]["pushes"] == ["results", "fields"]
     assert "cannot be loaded" not in said
 
@@ -101,7 +101,7 @@ def test_every_mistake_about_it_is_told_with_its_place(installed: Path, tmp_path
     for told in (
         "hub.yaml:5:5: unknown key 'webhook_secrte'; did you mean 'webhook_secret'?",
         "token is missing",
-        "acme_crm cannot pull segments; it can contacts, deals",
+        "acme_crm cannot pull segments; it can leads, contacts, deals",
         "acme_crm cannot push consent; it can results, fields",
         "mine.yaml:2:12: the vendor has no contact field 'firm'",
     ):

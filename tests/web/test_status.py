@@ -21,6 +21,7 @@ async def test_every_number_can_be_counted_again(rig: Rig, web: httpx.AsyncClien
     found = (await web.get("/status.json")).json()
     for name, query in {
         "contacts": "SELECT count(*) FROM contact",
+        "companies": "SELECT count(*) FROM company",
         "deals": "SELECT count(*) FROM deal",
         "segments": "SELECT count(*) FROM segment",
     }.items():

@@ -84,6 +84,11 @@ class ConnectorCase:
         """Delete or archive a record at the vendor, as a person there would."""
         raise NotGiven(f"override remove({stream!r}, id)")
 
+    def convert(self, id: str) -> Mapping[str, str]:
+        """Convert a lead at the vendor, as a person there would. Returns the id of what it became by object: `contact`, and
+        where there are such, `company` and `deal`."""
+        raise NotGiven("override convert(id)")
+
     # -- pushing ------------------------------------------------------------------------------------------
 
     def pushes(self) -> list[Push]:

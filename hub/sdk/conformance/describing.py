@@ -8,11 +8,12 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from hub.errors import VendorError
+from hub.model import OBJECTS
 from hub.sdk.conformance.case import KINDS, ConnectorCase, described, looks_secret, opened, secrets_of
 from hub.sdk.conformance.verdict import Checks, Grade, NotApplicable
 from hub.sdk.connector import Connector, ConnectorSettings
 
-STREAMS = ("contacts", "deals", "segments")
+STREAMS = tuple(OBJECTS)
 checks: Checks[ConnectorCase] = Checks()
 
 

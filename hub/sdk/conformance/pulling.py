@@ -6,13 +6,13 @@ import json
 from collections import Counter
 from collections.abc import Iterable
 
-from hub.model import Record, RecordState
+from hub.model import OBJECTS, Record, RecordState
 from hub.sdk.conformance.case import Bench, ConnectorCase, Pulled, opened, rest
 from hub.sdk.conformance.describing import overrides
 from hub.sdk.conformance.verdict import Checks, Grade, NotApplicable, NotGiven
 
 checks: Checks[ConnectorCase] = Checks()
-READABLE = ("contacts", "deals")
+READABLE = ("leads", "contacts", "companies", "deals")
 
 
 def some(ids: Iterable[str], most: int = 5) -> str:
@@ -46,7 +46,7 @@ async def typed(case: type[ConnectorCase]) -> None:
             pulled = await bench.whole(stream)
             for record in pulled.records:
                 what = f"{stream}: record {record.id!r}"
-                assert record.object == stream.removesuffix("s"), f"{what} says it is a {record.object!r}"
+                assert record.object == OBJECTS[stream], f"{what} says it is a {record.object!r}"
                 assert isinstance(record.id, str), f"{what} has an id that is no text"
                 assert record.id.strip(), f"{stream}: a record has no id"
                 assert record.changed_at is None or record.changed_at.tzinfo, (
@@ -195,7 +195,7 @@ async def read_same(case: type[ConnectorCase]) -> None:
         for stream in _readable(bench):
             whole = await bench.whole(stream)
             ids = sorted(whole.live)[:3]
-            found = {r.id: r for r in await bench.connector().read(stream.removesuffix("s"), ids)}
+            found = {r.id: r for r in await bench.connector().read(OBJECTS[stream], ids)}
             assert set(found) == set(ids), f"{stream}: asked for {some(ids)}, got {some(found) or 'nothing'}"
             for id in ids:
                 wrong = _differences(whole.live[id], found[id])
@@ -218,8 +218,36 @@ async def read_gone(case: type[ConnectorCase]) -> None:
         for stream in _readable(bench):
             id = _one_of(await bench.whole(stream), stream)
             bench.case.remove(stream, id)
-            found = [r for r in await bench.connector().read(stream.removesuffix("s"), [id]) if r.id == id]
+            found = [r for r in await bench.connector().read(OBJECTS[stream], [id]) if r.id == id]
             assert found, f"{stream}: {id} is gone, and reading it gives nothing"
             assert found[0].state is not RecordState.LIVE, (
                 f"{stream}: {id} is gone, and reading it calls it live"
             )
+
+
+@checks("pull.conversions", Grade.SILVER)
+async def conversions(case: type[ConnectorCase]) -> None:
+    """A lead that is converted comes as `converted` with the contact that it became, and the contact comes, too."""
+    if "leads" not in case.connector.manifest.streams:
+        raise NotApplicable("the manifest lists no leads")
+    async with opened(case, "streams") as bench:
+        leads, contacts = await bench.whole("leads"), await bench.whole("contacts")
+        id = _one_of(leads, "leads")
+        rest(bench.case)
+        became = bench.case.convert(id)
+        rest(bench.case)
+        told = [r for r in (await bench.whole("leads", leads.cursor({}))).records if r.id == id]
+        assert told, f"leads: {id} was converted, and the next pull does not tell"
+        found = [
+            told[-1],
+            *(await bench.connector().read("lead", [id]) if overrides(bench.kind, "read") else []),
+        ]
+        for record in found:
+            assert record.state is RecordState.CONVERTED, (
+                f"leads: {id} was converted and is called {record.state}"
+            )
+            said = {link.object: link.id for link in record.became}
+            assert said == dict(became), f"leads: {id} became {dict(became)}, and {said} is told"
+        after = await bench.whole("contacts", contacts.cursor({}))
+        known = {**contacts.live, **after.live}
+        assert became["contact"] in known, f"contacts: {became['contact']}, a lead before, never comes"

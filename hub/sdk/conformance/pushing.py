@@ -165,6 +165,32 @@ async def _clean(case: type[ConnectorCase]) -> tuple[set[str], list[str]]:
         return {id for id, o in found.items() if o.status is OutcomeStatus.DONE}, bench.case.written()
 
 
+@checks("mirror.members", Grade.SILVER)
+async def mirror(case: type[ConnectorCase]) -> None:
+    """A segment that is made for a list is found again by its name, takes contacts in and out, and tells who is in it."""
+    if not case.connector.manifest.mirrors:
+        raise NotApplicable("the manifest says that it mirrors no lists")
+    async with opened(case) as bench:
+        connector, ids = bench.connector(), sorted(bench.case.seeded("contacts"))[:5]
+        assert await connector.static_segment("Mailyard conformance") == "", (
+            "a segment is there that nobody made"
+        )
+        made = await connector.make_segment("Mailyard conformance")
+        found = await bench.connector(fresh=True).static_segment("Mailyard conformance")
+        assert found == made, f"the segment {made} is made, and by its name {found or 'none'} is found"
+        for add, remove, expected in (
+            (ids, [], ids), (ids, [], ids), ([], ids[:2], ids[2:]), (ids[:1], ids[2:3], [ids[0], *ids[3:]]),
+        ):  # fmt: skip
+            unknown = await bench.connector().change_members(made, add, remove)
+            assert not unknown, f"contacts that live are called unknown: {some(unknown)}"
+            there = await bench.connector().members(made)
+            assert there == set(expected), f"members are {some(there)}, not {some(expected)}"
+        unknown = await bench.connector().change_members(made, ["99999999", ids[1]], [])
+        assert unknown == {"99999999"}, (
+            f"of an unknown contact and a known one these are called unknown: {some(unknown)}"
+        )
+
+
 def _mixed(bench: Bench) -> list[Push]:
     """Good and bad pushes, the bad ones in the middle."""
     good, bad = bench.case.pushes(), bench.case.bad_pushes()

@@ -57,16 +57,17 @@ class AcmeCrm(Connector[AcmeSettings]):
 
     Settings = AcmeSettings
     known_fields: ClassVar[Mapping[str, Mapping[str, VendorField]]] = {
+        "lead": _known("mail given_name town"),
         "contact": _known("mail given_name town"),
         "deal": {**_known("title phase"), **_known("worth", FieldType.NUMBER)},
     }
     manifest = Manifest(
         name="acme_crm",
         title="Acme CRM",
-        streams=("contacts", "deals"),
+        streams=("leads", "contacts", "deals"),
         pushes=("results", "fields"),
         auth=("API token",),
-        webhooks=("contact.*", "deal.*"),
+        webhooks=("lead.*", "contact.*", "deal.*"),
         limits=(Limit("minute", 600, 60),),
         docs="https://acme.example/docs/api",
         batch=100,
@@ -140,13 +141,16 @@ def _event(event: Mapping[str, Any]) -> WebhookEvent:
 
 
 def _record(stream: str, row: Mapping[str, Any]) -> Record:
+    became = row.get("became", {})
+    state = RecordState.CONVERTED if became else RecordState.LIVE
     return Record(
         object=stream.removesuffix("s"),
         id=row["id"],
         fields=row["fields"],
         changed_at=datetime.fromisoformat(row["changed"]),
-        state=RecordState.DELETED if row["removed"] else RecordState.LIVE,
+        state=RecordState.DELETED if row["removed"] else state,
         links=tuple(Link("contact", id) for id in row.get("contacts", ())),
+        became=tuple(Link(object, id) for object, id in became.items()),
     )
 
 

@@ -17,8 +17,9 @@ from starlette.routing import BaseRoute, Route
 from hub.clock import Clock
 from hub.sdk.sandbox import Sandbox
 
-CONTACTS, DEALS = 120, 60
-FIELDS = {"contacts": ("mail", "given_name", "town"), "deals": ("title", "phase", "worth")}
+LEADS, CONTACTS, DEALS = 60, 120, 60
+PERSON = ("mail", "given_name", "town")
+FIELDS = {"leads": PERSON, "contacts": PERSON, "deals": ("title", "phase", "worth")}
 
 
 class AcmeSandbox(Sandbox):
@@ -29,11 +30,13 @@ class AcmeSandbox(Sandbox):
 
     def __init__(self, *, clock: Clock | None = None) -> None:
         super().__init__(clock=clock)
-        self.records: dict[str, dict[str, dict[str, Any]]] = {"contacts": {}, "deals": {}}
+        self.records: dict[str, dict[str, dict[str, Any]]] = {"leads": {}, "contacts": {}, "deals": {}}
         self.notes: dict[str, str] = {}
         self.position = 0
         for n in range(1, CONTACTS + 1):
             self.put("contacts", str(n), mail=f"p{n}@example.com", given_name=f"P{n}", town="Linz")
+        for n in range(1, LEADS + 1):
+            self.put("leads", f"l{n}", mail=f"lead{n}@example.com", given_name=f"L{n}", town="Linz")
         for n in range(1, DEALS + 1):
             self.put("deals", f"d{n}", title=f"Deal {n}", phase="Open", worth=n)
             self.records["deals"][f"d{n}"]["contacts"] = [str(n)]
@@ -45,6 +48,15 @@ class AcmeSandbox(Sandbox):
 
     def remove(self, stream: str, id: str) -> None:
         self._move(stream, {**self.records[stream][id], "removed": True})
+
+    def convert(self, id: str) -> dict[str, str]:
+        """Make a contact and a deal of a lead, which stays and says so."""
+        lead, became = self.records["leads"][id], {"contact": f"c-{id}", "deal": f"d-{id}"}
+        self.put("contacts", became["contact"], **lead["fields"])
+        self.put("deals", became["deal"], title=f"Deal of {id}", phase="Open", worth=1)
+        self.records["deals"][became["deal"]]["contacts"] = [became["contact"]]
+        self._move("leads", {**lead, "became": became})
+        return became
 
     def _move(self, stream: str, row: dict[str, Any]) -> None:
         self.position += 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -30,7 +30,10 @@ class AcmeCase(ConnectorCase):
         return [id for id, row in self.sandbox.records[stream].items() if not row["removed"]]
 
     def change(self, stream: str, id: str) -> None:
-        self.sandbox.put(stream, id, **({"town": "Graz"} if stream == "contacts" else {"phase": "Won"}))
+        self.sandbox.put(stream, id, **({"phase": "Won"} if stream == "deals" else {"town": "Graz"}))
+
+    def convert(self, id: str) -> Mapping[str, str]:
+        return self.sandbox.convert(id)
 
     def remove(self, stream: str, id: str) -> None:
         self.sandbox.remove(stream, id)
