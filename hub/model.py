@@ -174,6 +174,36 @@ class BounceClass(StrEnum):
     UNKNOWN = "unknown"
 
 
+# --- what people allow ----------------------------------------------------------------------------------
+
+
+class Channel(StrEnum):
+    """By what people are reached: consent is given for each channel by itself."""
+
+    EMAIL = "email"
+
+
+class ConsentSource(StrEnum):
+    """Who told the hub a word on consent."""
+
+    SYSTEM = "system"  # the hub itself
+    CONNECTION = "connection"
+    PAGE = "page"  # the person, on a page of the hub
+    IMPORT = "import"
+    ADMIN = "admin"
+
+
+class ConsentHow(StrEnum):
+    """How a word on consent came about."""
+
+    DOUBLE_OPT_IN = "double_opt_in"  # asked for, and confirmed by the link of a mail
+    SINGLE = "single"
+    IMPORTED = "imported"
+    BY_HAND = "by_hand"
+    TOLD = "told"  # as another system keeps it
+    CARRIED = "carried"  # said under another address of the same person
+
+
 # --- what goes back to a vendor ------------------------------------------------------------------------
 
 

@@ -47,9 +47,10 @@ async def carry_opt_outs(conn: AsyncConnection[Any], contact_ids: Sequence[int])
         return 0
     cursor = await conn.execute(
         """
-        INSERT INTO consent (email_hash, contact_id, purpose, channel, status, source, at, proof)
-        SELECT address_hash(c.email), c.id, n.purpose, n.channel, 'out', n.source, n.at,
-               'said under another address of this person'
+        INSERT INTO consent (email_hash, contact_id, purpose, channel, status, source, source_kind, how, dated, at, recorded_at,
+                             proof)
+        SELECT address_hash(c.email), c.id, n.purpose, n.channel, 'out', n.source, n.source_kind, 'carried', n.dated, n.at,
+               n.recorded_at, 'said under another address of this person'
         FROM contact c
         CROSS JOIN LATERAL (
             SELECT o.email FROM contact_address o WHERE o.contact_id = c.id
@@ -60,7 +61,7 @@ async def carry_opt_outs(conn: AsyncConnection[Any], contact_ids: Sequence[int])
           AND c.email <> '' AND a.email <> c.email
           AND NOT EXISTS (
             SELECT FROM consent y WHERE y.email_hash IN (n.email_hash, address_hash(c.email)) AND y.status = 'in'
-              AND y.proof <> '' AND y.purpose IN (n.purpose, '*') AND y.at > n.at)
+              AND y.dated AND y.proof <> '' AND y.channel = n.channel AND y.purpose IN (n.purpose, '*') AND y.at > n.at)
         ON CONFLICT DO NOTHING
         """,
         [list(contact_ids)],

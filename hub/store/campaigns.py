@@ -110,7 +110,7 @@ async def gather(
             CROSS JOIN (SELECT %(purpose)s::text AS purpose) d
             CROSS JOIN LATERAL (  -- as address_hash, without a call for each of a million
                 SELECT sha256((SELECT salt FROM instance) || convert_to(lower(c.email), 'UTF8')) AS hash) a
-            LEFT JOIN (SELECT email_hash FROM suppression UNION SELECT email_hash FROM consent) k ON k.email_hash = a.hash
+            LEFT JOIN (SELECT email_hash FROM suppression UNION SELECT email_hash FROM consent_verdict) k ON k.email_hash = a.hash
             LEFT JOIN barred b ON b.email = lower(c.email)
             WHERE l.name = %(list)s
         ), firsts AS (

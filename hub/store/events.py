@@ -10,7 +10,7 @@ from psycopg import AsyncConnection
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
-from hub.model import BounceClass, ResultKind
+from hub.model import BounceClass, ConsentHow, ConsentSource, ResultKind
 from hub.store import addresses, consent
 
 
@@ -101,14 +101,11 @@ async def _unsubscribed(conn: AsyncConnection[Any], evidence: Evidence) -> None:
     row = await cursor.fetchone()
     if row and row[0]:
         said = consent.Statement(
-            row[0],
-            row[1],
-            "out",
-            "web",
-            evidence.occurred_at,
-            row[2],
-            f"one-click unsubscribe of delivery {evidence.delivery_id}",
-        )
+            row[0], row[1], "out", consent.WEB, evidence.occurred_at, row[2],
+            f"one-click unsubscribe of delivery {evidence.delivery_id}", ConsentSource.PAGE, ConsentHow.SINGLE,
+        )  # fmt: skip
+        if await consent.repeated(conn, said):
+            return
         await consent.record(conn, [said])
         await addresses.carry_opt_outs(conn, [row[2]])
 

@@ -100,15 +100,14 @@ EXCLUDED = """
         WHEN NOT d.purpose = ANY(%(purposes)s) THEN 'the purpose ' || d.purpose || ' is not in hub.yaml'
         WHEN EXISTS (SELECT FROM suppression s WHERE s.email_hash = a.hash) THEN
             'suppressed: ' || (SELECT s.reason FROM suppression s WHERE s.email_hash = a.hash)
-        WHEN EXISTS (
-            SELECT FROM consent n WHERE n.email_hash = a.hash AND n.status = 'out' AND n.purpose IN (d.purpose, '*')
-              AND NOT EXISTS (SELECT FROM consent y WHERE y.email_hash = a.hash AND y.status = 'in' AND y.proof <> ''
-                              AND y.purpose IN (d.purpose, '*') AND y.at > n.at)) THEN
+        WHEN (SELECT v.status FROM consent_verdict v WHERE v.email_hash = a.hash AND v.channel = 'email'
+                AND v.purpose IN (d.purpose, '*') ORDER BY v.purpose = '*' LIMIT 1) = 'out' THEN
             'opted out, by the word of ' || (
-                SELECT n.source FROM consent n WHERE n.email_hash = a.hash AND n.status = 'out' AND n.purpose IN (d.purpose, '*')
-                ORDER BY n.at DESC LIMIT 1)
-        WHEN d.purpose = ANY(%(opt_in)s) AND NOT EXISTS (
-            SELECT FROM consent y WHERE y.email_hash = a.hash AND y.status = 'in' AND y.purpose IN (d.purpose, '*')) THEN
+                SELECT v.source FROM consent_verdict v WHERE v.email_hash = a.hash AND v.channel = 'email'
+                  AND v.purpose IN (d.purpose, '*') ORDER BY v.purpose = '*' LIMIT 1)
+        WHEN d.purpose = ANY(%(opt_in)s) AND (
+                SELECT v.status FROM consent_verdict v WHERE v.email_hash = a.hash AND v.channel = 'email'
+                  AND v.purpose IN (d.purpose, '*') ORDER BY v.purpose = '*' LIMIT 1) IS DISTINCT FROM 'in' THEN
             'the purpose ' || d.purpose || ' needs an opt-in, and none is recorded'
     END
 """

@@ -244,8 +244,13 @@ class _Store:
         said = []
         email = mapped.columns.get("email")
         if email and record.state is RecordState.LIVE:
-            at = record.changed_at or self.clock.now()
-            said = [consent.Statement(email, p, s, self.connection, at) for p, s in mapped.consent.items()]
+            now = self.clock.now()
+            said = [  # a field says what is, not since when
+                consent.Statement(
+                    email, p, s, self.connection, record.changed_at or now, dated=False, recorded_at=now
+                )
+                for p, s in mapped.consent.items()
+            ]
         return (row, said), self._problems(record, mapped.errors)
 
     def _deal(self, record: Record) -> tuple[tuple[Any, ...], list[Rejected]]:

@@ -1,0 +1,84 @@
+-- depends: 0014_relay_learning
+-- Consent with its proof, and the verdict that follows from it.
+
+ALTER TABLE consent
+    ADD COLUMN source_kind text NOT NULL DEFAULT 'system'
+        CHECK (source_kind IN ('system', 'connection', 'page', 'import', 'admin')),
+    ADD COLUMN how text NOT NULL DEFAULT 'single'
+        CHECK (how IN ('double_opt_in', 'single', 'imported', 'by_hand', 'told', 'carried')),
+    ADD COLUMN dated boolean NOT NULL DEFAULT true, -- whoever told it said when; else `at` is only when it was first seen
+    ADD COLUMN recorded_at timestamptz NOT NULL DEFAULT now(); -- hub time
+UPDATE consent SET recorded_at = at,
+    source_kind = CASE source WHEN 'web' THEN 'page' WHEN 'admin' THEN 'admin' ELSE 'connection' END,
+    how = CASE WHEN source = 'web' THEN 'single' WHEN source = 'admin' THEN 'by_hand'
+               WHEN proof = 'said under another address of this person' THEN 'carried' ELSE 'told' END,
+    dated = source IN ('web', 'admin') OR proof <> '';
+
+-- What follows from all that was said: one row for each purpose that was ever named, and '*' for all others.
+CREATE TABLE consent_verdict (
+    email_hash bytea NOT NULL,
+    channel text NOT NULL,
+    purpose text NOT NULL,
+    status text NOT NULL CHECK (status IN ('in', 'out', 'none')),
+    entry_id bigint, -- of `consent`: the one that decided
+    source text NOT NULL DEFAULT '', -- of that entry
+    at timestamptz, -- of that entry
+    PRIMARY KEY (email_hash, channel, purpose)
+);
+
+-- The verdict depends on what was said and when, never on the order in which the hub came to hear of it. A flag that is
+-- seen again is no new word: it counts from when it was first seen since it last was otherwise.
+CREATE FUNCTION reckon_consent(hashes bytea[]) RETURNS SETOF consent_verdict STABLE LANGUAGE sql AS $$
+    SELECT a.email_hash, a.channel, a.purpose, coalesce(o.status, i.status, 'none'), coalesce(o.id, i.id),
+           coalesce(o.source, i.source, ''), coalesce(o.at, i.at)
+    FROM (
+        SELECT email_hash, channel, purpose FROM consent WHERE email_hash = ANY(hashes)
+        UNION SELECT email_hash, channel, '*' FROM consent WHERE email_hash = ANY(hashes)
+    ) a
+    LEFT JOIN LATERAL (
+        SELECT n.id, n.status, n.source, n.at FROM consent n
+        WHERE n.email_hash = a.email_hash AND n.channel = a.channel AND n.purpose IN (a.purpose, '*') AND n.status = 'out'
+          AND (n.dated OR 'out' IS DISTINCT FROM (
+                SELECT p.status FROM consent p
+                WHERE p.email_hash = n.email_hash AND p.channel = n.channel AND p.purpose = n.purpose AND p.source = n.source
+                  AND NOT p.dated AND (p.at, p.status) < (n.at, n.status)
+                ORDER BY p.at DESC, p.status DESC LIMIT 1))
+          AND NOT EXISTS (
+                SELECT FROM consent y
+                WHERE y.email_hash = n.email_hash AND y.channel = n.channel AND y.purpose IN (a.purpose, '*')
+                  AND y.status = 'in' AND y.dated AND y.proof <> '' AND y.at > n.at)
+        ORDER BY n.at DESC, n.id LIMIT 1
+    ) o ON true
+    LEFT JOIN LATERAL (
+        SELECT y.id, y.status, y.source, y.at FROM consent y
+        WHERE o.id IS NULL AND y.email_hash = a.email_hash AND y.channel = a.channel AND y.purpose IN (a.purpose, '*')
+          AND y.status = 'in'
+        ORDER BY (y.dated AND y.proof <> '') DESC, y.at DESC, y.id LIMIT 1
+    ) i ON true
+$$;
+
+-- Two transactions that record words about one address judge it one after the other: the second sees what the first said.
+CREATE FUNCTION judge_consent(hashes bytea[]) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO consent_verdict (email_hash, channel, purpose, status)
+    SELECT DISTINCT email_hash, channel, '*', 'none' FROM consent WHERE email_hash = ANY(hashes) ORDER BY 1, 2
+    ON CONFLICT (email_hash, channel, purpose) DO UPDATE SET status = consent_verdict.status;
+    INSERT INTO consent_verdict SELECT * FROM reckon_consent(hashes) ORDER BY 1, 2, 3
+    ON CONFLICT (email_hash, channel, purpose) DO UPDATE
+    SET status = excluded.status, entry_id = excluded.entry_id, source = excluded.source, at = excluded.at
+    WHERE (consent_verdict.status, consent_verdict.entry_id) IS DISTINCT FROM (excluded.status, excluded.entry_id);
+END $$;
+
+CREATE FUNCTION judge_said() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    hashes bytea[] := (SELECT array_agg(DISTINCT email_hash) FROM said);
+BEGIN
+    IF hashes IS NOT NULL THEN
+        PERFORM judge_consent(hashes);
+    END IF;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER judge_said AFTER INSERT ON consent REFERENCING NEW TABLE AS said
+    FOR EACH STATEMENT EXECUTE FUNCTION judge_said();
+
+SELECT judge_consent(array_agg(DISTINCT email_hash)) FROM consent;
