@@ -11,6 +11,7 @@ from hub import __version__
 from hub.cli import (
     ask,
     campaigns,
+    consent,
     decide,
     deliver,
     duplicates,
@@ -82,6 +83,7 @@ for command in (
     *duplicates.COMMANDS,
     *preview.COMMANDS,
     *campaigns.COMMANDS,
+    *consent.COMMANDS,
     *decide.COMMANDS,
     *deliver.COMMANDS,
     *relays.COMMANDS,

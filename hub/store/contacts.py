@@ -324,3 +324,14 @@ async def by_email(conn: AsyncConnection[Any], email: str) -> list[dict[str, Any
     async with conn.cursor(row_factory=dict_row) as cursor:
         await cursor.execute("SELECT * FROM contact WHERE email = lower(%s) ORDER BY id", [email])
         return list(await cursor.fetchall())
+
+
+async def with_addresses(conn: AsyncConnection[Any], emails: Sequence[str]) -> list[int]:
+    """Contacts that have one of these addresses, now or among their others."""
+    cursor = await conn.execute(
+        """WITH asked AS (SELECT DISTINCT lower(e) AS email FROM unnest(%s::text[]) e)
+           SELECT c.id FROM contact c JOIN asked USING (email)
+           UNION SELECT o.contact_id FROM contact_address o JOIN asked USING (email)""",
+        [list(emails)],
+    )
+    return [row[0] for row in await cursor.fetchall()]

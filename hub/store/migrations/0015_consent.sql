@@ -81,4 +81,4 @@ END $$;
 CREATE TRIGGER judge_said AFTER INSERT ON consent REFERENCING NEW TABLE AS said
     FOR EACH STATEMENT EXECUTE FUNCTION judge_said();
 
-SELECT judge_consent(array_agg(DISTINCT email_hash)) FROM consent;
+DO $$ BEGIN PERFORM judge_consent((SELECT array_agg(DISTINCT email_hash) FROM consent)); END $$;
