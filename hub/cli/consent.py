@@ -79,6 +79,18 @@ def record(
     place.show({"email": email, "purpose": purpose, "new": new}, lambda: click.echo(f"it {words}"))
 
 
+@consent_.command()
+@click.argument("email")
+@click.argument("purpose")
+@click.pass_obj
+def request(place: Place, email: str, purpose: str) -> None:
+    """Send EMAIL the mail that asks for consent to PURPOSE: what its `double_opt_in` names. Its link decides."""
+    from hub.jobs import consent
+
+    found = place.run(lambda runtime: consent.request(runtime, email, purpose))
+    place.show(found, lambda: click.echo(f"a mail to {found['email']} asks for confirmation"))
+
+
 @consent_.command("import")
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False, exists=True))
 @click.pass_obj

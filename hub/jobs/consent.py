@@ -6,6 +6,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from hub.config.settings import PurposeSection
 from hub.errors import HubError
 from hub.jobs import consent_file
 from hub.jobs.runtime import Runtime
@@ -13,7 +14,7 @@ from hub.jobs.wake import Wake
 from hub.lists.csv_file import ADDRESS
 from hub.model import ConsentHow, ConsentSource
 from hub.rules.reading import nearest
-from hub.store import addresses, consent, contacts, decisions, runs
+from hub.store import addresses, consent, contacts, decisions, optin, runs
 from hub.store.consent import Statement
 
 BATCH = 1_000
@@ -50,10 +51,9 @@ async def record(
     runtime: Runtime, email: str, purpose: str, *, granted: bool, source: str, proof: str, at: datetime | None
 ) -> bool:
     """Add a word by hand. Returns whether it is new. Raises HubError for one that the ledger cannot take."""
-    if not ADDRESS.fullmatch(email):
-        raise HubError(f"{email!r} is no address", "write ann@example.com")
-    if purpose != "*" and purpose not in runtime.settings.purposes:
-        raise HubError(f"unknown purpose {purpose!r}", nearest(purpose, list(runtime.settings.purposes)))
+    email = _address(email)
+    if purpose != "*":
+        _purpose(runtime, purpose)
     if granted and purpose == "*":
         raise HubError("nobody consents to everything", "name the purpose")
     if granted and not proof.strip():
@@ -66,6 +66,42 @@ async def record(
         ConsentHow.BY_HAND, recorded_at=now,
     )  # fmt: skip
     return await _recorded(runtime, [said]) == 1
+
+
+async def request(runtime: Runtime, email: str, purpose: str) -> dict[str, Any]:
+    """Have the mail sent that asks somebody to confirm. Raises HubError when none is due."""
+    email = _address(email)
+    section = _purpose(runtime, purpose).double_opt_in
+    if section is None:
+        raise HubError(f"purpose {purpose} has no double_opt_in", "add it in hub.yaml")
+    asked = optin.Asked(
+        email, purpose, section.message, runtime.settings.messages[section.message].purpose, section.wording, consent.ADMIN,
+        section.expires,
+    )  # fmt: skip
+    said = await runtime.db.repeated(lambda conn: optin.request(conn, asked, now=runtime.clock.now()))
+    if said == "consented":
+        raise HubError("no mail is sent: it is consented to", "see `hub consent show EMAIL`")
+    if said == "limited":
+        raise HubError(
+            "no mail is sent: too many were asked for",
+            f"one address gets {optin.PER_DAY} a day, and one about a purpose in {optin.PAUSE.seconds // 60} minutes",
+        )
+    await runtime.bell.ring([Wake("mail")])
+    return {"email": email, "purpose": purpose, "asked": True}
+
+
+def _address(email: str) -> str:
+    email = email.strip().lower()
+    if len(email) > 254 or not ADDRESS.fullmatch(email):
+        raise HubError(f"{email!r} is no address", "write ann@example.com")
+    return email
+
+
+def _purpose(runtime: Runtime, name: str) -> PurposeSection:
+    section = runtime.settings.purposes.get(name)
+    if section is None:
+        raise HubError(f"unknown purpose {name!r}", nearest(name, list(runtime.settings.purposes)))
+    return section
 
 
 async def take_in(runtime: Runtime, file: Path) -> dict[str, Any]:

@@ -180,6 +180,7 @@ class Message:
             None if None in used else frozenset((set().union(*filter(None, used)) | wanted) & known)
         )
         self.needs_deals = "deals" in names
+        self._pages = tuple((name, path) for name, path in template.PAGES.items() if name in names)
         self._blank = dict.fromkeys(known if self.fields is None else self.fields)
 
     def _headers(self) -> tuple[bytes, bytes]:
@@ -265,6 +266,8 @@ class Message:
             "postal_address": self.composer.settings.sender.postal_address,
             "click": tokens.click,
         }
+        for name, path in self._pages:  # all of a mail's links to us speak for its mailbox: one token
+            values[name] = f"{self._base_url}/{path}/{tokens.unsubscribe}"
         if variant.opens:
             values["open_url"] = f"{self._base_url}/o/{tokens.open}"
         subject = variant.subject(values)

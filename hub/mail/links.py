@@ -24,7 +24,7 @@ HREF = re.compile(
 """A link in HTML: what stands before its address, and the address in either kind of quotes."""
 _ADDRESS = re.compile(r"https?://(?:[^\s<>\"()\[\]]|\([^\s<>\"()\[\]]*\))+", re.IGNORECASE)
 """A link in plain text; a sentence's end after it is not part of it."""
-_OWN = re.compile(r"\{\{-?\s*unsubscribe_url\s*-?\}\}")
+_OWN = re.compile(r"\{\{-?\s*(?:unsubscribe_url|preferences_url|confirm_url)\s*-?\}\}")
 
 
 class Links:
@@ -119,12 +119,12 @@ class Links:
 
     def _in_text(self, found: re.Match[str], values: Values) -> str:
         link, rest = _without_sentence_end(found[0])
-        return (link if link == values["unsubscribe_url"] else self._with_utm(link)) + rest
+        return (link if _our_own(link, values) else self._with_utm(link)) + rest
 
     def _placed(self, escaped: str, values: Values) -> str:
         """The address of a link as it stands in HTML, led through the hub unless it is our own or leads elsewhere."""
         url = html_lib.unescape(escaped)
-        if not _to_the_web(url) or url == values["unsubscribe_url"]:
+        if not _to_the_web(url) or _our_own(url, values):
             return escaped
         if self.utm is not None:
             url = self.utm(url)
@@ -133,6 +133,14 @@ class Links:
             return escaped
         before, after = self.led(url)
         return html_lib.escape(f"{before}{values['click']}{after}")
+
+
+def _our_own(url: str, values: Values) -> bool:
+    """Whether it leads to a page of the hub, about the recipient's own mail."""
+    return url == values["unsubscribe_url"] or url in (
+        values.get("preferences_url"),
+        values.get("confirm_url"),
+    )
 
 
 def _to_the_web(url: str) -> bool:

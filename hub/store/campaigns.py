@@ -107,7 +107,7 @@ async def gather(
             SELECT c.id, lower(c.email) AS email, c.time_zone, c.country,
                    coalesce(CASE WHEN {_ASK} THEN {EXCLUDED} END, 'on the list ' || b.list) AS reason
             FROM list l JOIN list_member m ON m.list_id = l.id JOIN contact c ON c.id = m.contact_id
-            CROSS JOIN (SELECT %(purpose)s::text AS purpose) d
+            CROSS JOIN (SELECT %(purpose)s::text AS purpose, '' AS occurrence) d
             CROSS JOIN LATERAL (  -- as address_hash, without a call for each of a million
                 SELECT sha256((SELECT salt FROM instance) || convert_to(lower(c.email), 'UTF8')) AS hash) a
             LEFT JOIN (SELECT email_hash FROM suppression UNION SELECT email_hash FROM consent_verdict) k ON k.email_hash = a.hash

@@ -15,9 +15,13 @@ from hub.cli import main
 
 HUB_YAML = """\
 purposes:
-  news: {title: News, basis: opt_in}
+  news: {title: News, basis: opt_in, double_opt_in: {message: ask, wording: Send me news.}}
   tips: {title: Tips}
+  account: {title: Confirmations, marketing: false}
+messages:
+  ask: {subject: Please confirm, from: ann@mailyard.example, purpose: account, html: "<p>{{ confirm_url }}</p>"}
 """
+ACCOUNT = {"account": ("none", True)}
 
 
 class Hub:
@@ -49,16 +53,16 @@ def hub(tmp_path: Path, database_url: str, redis_url: str, monkeypatch: pytest.M
 
 
 def test_a_word_by_hand_and_what_follows(hub: Hub) -> None:
-    assert hub.stands("ann@example.com") == {"news": ("none", False), "tips": ("none", True)}
+    assert hub.stands("ann@example.com") == {**ACCOUNT, "news": ("none", False), "tips": ("none", True)}
     said = ("consent", "record", "Ann@Example.com", "news")
     refused = hub(*said, "--granted", status=1).output
     assert refused == "an opt-in needs its proof; say with --proof where and how it was given\n"
     hub(*said, "--granted", "--proof", "paper form 7", "--source", "fair", "--at", "2026-01-02T10:00")
-    assert hub.stands("ann@example.com") == {"news": ("in", True), "tips": ("none", True)}
+    assert hub.stands("ann@example.com") == {**ACCOUNT, "news": ("in", True), "tips": ("none", True)}
     hub("consent", "record", "ann@example.com", "*", "--withdrawn", "--source", "phone")
     found = hub.json("consent", "ann@example.com")
     assert {v["purpose"]: (v["status"], v["source"]) for v in found["verdicts"]} == {
-        "*": ("out", "phone"), "news": ("out", "phone"), "tips": ("out", "phone"),
+        "*": ("out", "phone"), "account": ("out", "phone"), "news": ("out", "phone"), "tips": ("out", "phone"),
     }  # fmt: skip
     first, second = found["entries"]
     assert {v["entry"] for v in found["verdicts"]} == {second["id"]}
@@ -72,6 +76,7 @@ def test_a_word_by_hand_and_what_follows(hub: Hub) -> None:
     hub(*said, "--granted", "--proof", "asked on the phone")
     assert hub.stands("ann@example.com") == {
         "*": ("out", False),
+        "account": ("out", False),
         "news": ("in", True),
         "tips": ("out", False),
     }
@@ -90,6 +95,20 @@ def test_a_word_by_hand_and_what_follows(hub: Hub) -> None:
 )  # fmt: skip
 def test_what_cannot_be_recorded_is_refused(hub: Hub, arguments: tuple[str, ...], words: str) -> None:
     assert hub("consent", "record", *arguments, status=1).output == words + "\n"
+
+
+def test_a_request_queues_the_mail_that_asks(hub: Hub) -> None:
+    asked = ("consent", "request", "New@example.com", "news")
+    assert hub(*asked).stdout == "a mail to new@example.com asks for confirmation\n"
+    assert hub(*asked, status=1).output.startswith("no mail is sent: too many were asked for; ")
+    assert hub("consent", "request", "a@b.example", "tips", status=1).output == (
+        "purpose tips has no double_opt_in; add it in hub.yaml\n"
+    )
+    (mail,) = hub.json("deliveries", "list")
+    assert (mail["message"], mail["state"], mail["email"]) == ("ask", "queued", "new@example.com")
+    hub("consent", "record", "ann@example.com", "news", "--granted", "--proof", "form")
+    found = hub("consent", "request", "ann@example.com", "news", status=1).output
+    assert found == "no mail is sent: it is consented to; see `hub consent show EMAIL`\n"
 
 
 def test_a_file_of_words(hub: Hub, tmp_path: Path) -> None:
@@ -131,7 +150,7 @@ def test_a_file_of_words(hub: Hub, tmp_path: Path) -> None:
     ("text", "words"),
     [
         ("", "{file}: it is empty; its first line names email, purpose, status, at, proof, source"),
-        ("email,status\n", "{file}:1: no column is called purpose; the first line names email, purpose, status, at, proof, source"),
+        ("email,status\n", "{file}:1: no column is called purpose; the first line names email,"),
         ("email,purpose,status\n\xff", "{file}: byte 21 is not UTF-8; save the file as UTF-8"),
     ],
 )  # fmt: skip

@@ -82,3 +82,24 @@ CREATE TRIGGER judge_said AFTER INSERT ON consent REFERENCING NEW TABLE AS said
     FOR EACH STATEMENT EXECUTE FUNCTION judge_said();
 
 DO $$ BEGIN PERFORM judge_consent((SELECT array_agg(DISTINCT email_hash) FROM consent)); END $$;
+
+-- Somebody asked to get mail: not before the link of the mail is used does it become consent. Such a person is no contact
+-- yet for lists and mails; the state says so.
+ALTER TABLE contact DROP CONSTRAINT contact_state_check;
+ALTER TABLE contact ADD CONSTRAINT contact_state_check
+    CHECK (state IN ('live', 'requested', 'archived', 'deleted', 'merged'));
+CREATE TABLE consent_request (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    email_hash bytea NOT NULL,
+    contact_id bigint REFERENCES contact (id) ON DELETE SET NULL,
+    channel text NOT NULL DEFAULT 'email',
+    purpose text NOT NULL,
+    source text NOT NULL,
+    wording text NOT NULL, -- what the person agreed to
+    origin text NOT NULL DEFAULT '', -- the network that it came from, without the host
+    requested_at timestamptz NOT NULL, -- hub time, as all times of this table
+    expires_at timestamptz NOT NULL,
+    confirmed_at timestamptz
+);
+CREATE INDEX consent_request_address ON consent_request (email_hash, requested_at);
+CREATE INDEX consent_request_origin ON consent_request (origin, requested_at);
