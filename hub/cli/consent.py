@@ -110,4 +110,28 @@ def import_(place: Place, file: Path) -> None:
     sys.exit(1 if found["rejected"] else 0)
 
 
+@consent_.command()
+@click.option("--all", "everything", is_flag=True, help="also those that were confirmed")
+@click.option(
+    "--limit", default=50, show_default=True, type=click.IntRange(1), help="how many, the most urgent first"
+)
+@click.pass_obj
+def clock(place: Place, everything: bool, limit: int) -> None:
+    """Opt-outs that another system has to be told within 48 hours. Ends with 1 when one is overdue."""
+    from hub.jobs import consent
+
+    found = place.run(lambda runtime: consent.clock(runtime, everything=everything, limit=limit))
+
+    def tables() -> None:
+        click.echo(", ".join(f"{count:,} {name}" for name, count in found["sums"].items()))
+        columns = {
+            "contact_id": "contact", "purpose": "purpose", "connection": "system", "said_at": "said", "due_at": "due",
+            "state": "state", "overdue": "overdue", "attempts": "tried", "code": "code", "message": "it said", "do": "what to do",
+        }  # fmt: skip
+        print_table("Owed", columns, found["obligations"], empty="nothing")
+
+    place.show(found, tables)
+    sys.exit(1 if found["sums"]["overdue"] else 0)
+
+
 COMMANDS = (consent_,)

@@ -14,7 +14,7 @@ from hub.jobs.wake import Wake
 from hub.lists.csv_file import ADDRESS
 from hub.model import ConsentHow, ConsentSource
 from hub.rules.reading import nearest
-from hub.store import addresses, consent, contacts, decisions, optin, runs
+from hub.store import addresses, consent, contacts, decisions, obligations, optin, runs
 from hub.store.consent import Statement
 
 BATCH = 1_000
@@ -88,6 +88,26 @@ async def request(runtime: Runtime, email: str, purpose: str) -> dict[str, Any]:
         )
     await runtime.bell.ring([Wake("mail")])
     return {"email": email, "purpose": purpose, "asked": True}
+
+
+async def clock(runtime: Runtime, *, everything: bool, limit: int) -> dict[str, Any]:
+    """`sums` of the opt-outs that other systems have to be told, and the `obligations` with what to `do` about each."""
+    now = runtime.clock.now()
+    async with runtime.db.connection() as conn:
+        rows = await obligations.clock(conn, now=now, everything=everything, limit=limit)
+        sums = await obligations.sums(conn, now=now)
+    return {"sums": sums, "obligations": [{**row, "do": _to_do(row)} for row in rows]}
+
+
+def _to_do(row: dict[str, Any]) -> str:
+    name, state = row["connection"], row["state"]
+    if state == "confirmed" or (state == "waiting" and not row["overdue"]):
+        return ""
+    if state == "waiting":
+        return f"`hub connections test {name}`; it is tried on. Until it is taken, opt them out there by hand"
+    if state == "uncertain":
+        return f"look whether it stands there; `hub replay {name} --uncertain` says it again"
+    return f"{row['fix'] or 'see what it says'}; then `hub replay {name}`"
 
 
 def _address(email: str) -> str:

@@ -29,7 +29,9 @@ from hub.sdk.http import Http
 from hub.sdk.quota import PULL_SHARE
 from hub.sdk.relay import Relay, made
 from hub.signing import Signer
+from hub.store import obligations
 from hub.store.database import Database
+from hub.store.obligations import Told
 from hub.store.quotas import PostgresQuota
 from hub.store.tokens import PostgresTokens
 from hub.sync.pull import Progress
@@ -143,25 +145,28 @@ class Runtime:
 
     @cached_property
     def targets(self) -> list[Target]:
-        """Who is told of results and opt-outs."""
-        found = []
-        for name, section in self.settings.sync.items():
-            kind = registry.connectors()[self.settings.connections[name].connector]
-            subscriptions = {
-                purpose: p.subscriptions[name]
-                for purpose, p in self.settings.purposes.items()
-                if name in p.subscriptions
-            }
-            found.append(
-                Target(
-                    name,
-                    results="results" in section.push,
-                    consent="consent" in section.push,
-                    needs_contact=kind.manifest.needs_contact,
-                    subscriptions=subscriptions,
-                )
+        """Who is told of results."""
+        return [
+            Target(name, "results" in section.push, kind.manifest.needs_contact)
+            for name, section in self.settings.sync.items()
+            for kind in [registry.connectors()[self.settings.connections[name].connector]]
+        ]
+
+    @property
+    def told(self) -> list[Told]:
+        """Who is told of opt-outs of which purpose."""
+        kinds = registry.connectors()
+        return [
+            Told(
+                name, purpose, section.subscriptions[name], kinds[connection.connector].manifest.needs_contact
             )
-        return found
+            for name, sync in self.settings.sync.items()
+            if "consent" in sync.push
+            for connection in [self.settings.connections.get(name)]
+            if connection is not None and connection.connector in kinds
+            for purpose, section in self.settings.purposes.items()
+            if name in section.subscriptions
+        ]
 
     async def connector(self, name: str, *, pulling: bool = False) -> Connector[Any]:
         """A connection's connector. One that pulls leaves room in long quotas for pushes and webhooks."""
@@ -255,6 +260,8 @@ async def opened(
             progress=progress,
         )
         stack.push_async_callback(runtime.close)
+        async with db.transaction() as conn:
+            await obligations.know(conn, runtime.told)
         yield runtime
 
 

@@ -16,6 +16,7 @@ from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
 from hub.model import Channel, ConsentHow, ConsentSource
+from hub.store import obligations
 
 WEB = "web"
 ADMIN = "admin"
@@ -44,7 +45,10 @@ class Statement:
 
 
 async def record(conn: AsyncConnection[Any], statements: Sequence[Statement]) -> int:
-    """Append what was not told before with the same time, in the caller's transaction. Returns how many were appended."""
+    """Append what was not told before with the same time, in the caller's transaction. Returns how many were appended.
+
+    An opt-out is owed to the other systems from then on.
+    """
     if not statements:
         return 0
     columns = zip(
@@ -67,17 +71,19 @@ async def record(conn: AsyncConnection[Any], statements: Sequence[Statement]) ->
                                  contact_id, proof)
             SELECT s.hash, s.purpose, s.channel, s.status, s.source, s.kind, s.how, s.dated, least(s.at, s.recorded_at),
                    s.recorded_at, s.contact_id, s.proof FROM said s
-            ON CONFLICT DO NOTHING RETURNING email_hash
+            ON CONFLICT DO NOTHING RETURNING id, email_hash, contact_id, status
         ), touched AS (  -- lists may ask for the consent of whoever has the address
             INSERT INTO list_touch SELECT c.id, 'consent' FROM said s JOIN contact c ON c.email = lower(s.email)
             WHERE s.hash IN (SELECT email_hash FROM new)
         )
-        SELECT count(*) FROM new
+        SELECT n.id, s.email, n.contact_id, n.status FROM new n JOIN (SELECT DISTINCT hash, lower(email) AS email FROM said) s
+          ON s.hash = n.email_hash
         """,
         [list(column) for column in columns],
     )
-    row = await cursor.fetchone()
-    return int(row[0]) if row else 0
+    new = await cursor.fetchall()
+    await obligations.open_for(conn, [(id, email, who) for id, email, who, status in new if status == "out"])
+    return len(new)
 
 
 async def repeated(conn: AsyncConnection[Any], said: Statement) -> bool:

@@ -111,6 +111,25 @@ def test_a_request_queues_the_mail_that_asks(hub: Hub) -> None:
     assert found == "no mail is sent: it is consented to; see `hub consent show EMAIL`\n"
 
 
+def test_the_clock_ends_with_1_when_something_is_overdue(hub: Hub) -> None:
+    assert hub("consent", "clock").stdout == "0 confirmed, 0 open, 0 overdue, 0 late\nOwed: nothing\n"
+    with psycopg.connect(hub.environ["HUB_DATABASE_URL"], autocommit=True) as conn:
+        conn.execute(
+            """WITH said AS (INSERT INTO consent (email_hash, purpose, status, source, at)
+                             VALUES ('x', 'tips', 'out', 'web', now() - interval '3 days') RETURNING id, at),
+                    told AS (INSERT INTO outbox (connection, kind, dedupe_key, payload, state, code, message, fix, created_at)
+                             SELECT 'crm', 'consent', 'k', '{}', 'dead', 'E7', 'no such subscription', 'name another', at FROM said
+                             RETURNING id)
+               INSERT INTO consent_obligation (entry_id, email_hash, contact_id, connection, purpose, said_at, due_at, outbox_id)
+               SELECT said.id, 'x', 1, 'crm', 'tips', at, at + interval '2 days', told.id FROM said, told"""
+        )
+    shown = hub("consent", "clock", status=1).stdout
+    for words in ("1 overdue", "no such subscription", "name another; then `hub replay crm`", "refused"):
+        assert words in shown
+    (row,) = hub.json("consent", "clock", status=1)["obligations"]
+    assert (row["contact_id"], row["connection"], row["overdue"]) == (1, "crm", True)
+
+
 def test_a_file_of_words(hub: Hub, tmp_path: Path) -> None:
     file = tmp_path / "consent.csv"
     file.write_text(

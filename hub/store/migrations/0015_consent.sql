@@ -103,3 +103,33 @@ CREATE TABLE consent_request (
 );
 CREATE INDEX consent_request_address ON consent_request (email_hash, requested_at);
 CREATE INDEX consent_request_origin ON consent_request (origin, requested_at);
+
+-- Which systems can be told of an opt-out of which purpose, as hub.yaml says.
+CREATE TABLE consent_target (
+    connection text NOT NULL,
+    purpose text NOT NULL,
+    subscription text NOT NULL, -- what the purpose is called over there
+    needs_contact boolean NOT NULL,
+    PRIMARY KEY (connection, purpose)
+);
+
+-- An opt-out that a system has to be told within 48 hours. Its row of the outbox knows how that stands.
+CREATE TABLE consent_obligation (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    entry_id bigint NOT NULL REFERENCES consent (id),
+    email_hash bytea NOT NULL,
+    contact_id bigint REFERENCES contact (id) ON DELETE SET NULL,
+    connection text NOT NULL,
+    purpose text NOT NULL,
+    said_at timestamptz NOT NULL,
+    due_at timestamptz NOT NULL, -- hub time
+    outbox_id bigint NOT NULL REFERENCES outbox (id),
+    UNIQUE (entry_id, connection, purpose)
+);
+CREATE INDEX consent_obligation_address ON consent_obligation (email_hash, connection, purpose);
+CREATE INDEX consent_obligation_outbox ON consent_obligation (outbox_id);
+CREATE VIEW consent_clock AS
+    SELECT o.id, o.contact_id, o.purpose, o.connection, o.said_at, o.due_at, x.confirmed_at, x.attempts, x.code, x.message, x.fix,
+           CASE x.state WHEN 'done' THEN 'confirmed' WHEN 'queued' THEN 'waiting' WHEN 'attempting' THEN 'waiting'
+                        WHEN 'dropped' THEN 'refused' WHEN 'dead' THEN 'refused' ELSE 'uncertain' END AS state
+    FROM consent_obligation o JOIN outbox x ON x.id = o.outbox_id;
