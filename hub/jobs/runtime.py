@@ -15,6 +15,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psycopg
+
 from hub import mapping as mappings
 from hub.clock import Clock, from_environment
 from hub.config import Config, load
@@ -29,7 +31,7 @@ from hub.sdk.http import Http
 from hub.sdk.quota import PULL_SHARE
 from hub.sdk.relay import Relay, made
 from hub.signing import Signer
-from hub.store import obligations
+from hub.store import address_key, obligations
 from hub.store.database import Database
 from hub.store.obligations import Told
 from hub.store.quotas import PostgresQuota
@@ -250,19 +252,29 @@ async def opened(
     """A hub ready to work. `environ` names the servers and keys, and holds what hub.yaml refers to."""
     config = load(config_file, environ)
     async with AsyncExitStack() as stack:
-        db = await stack.enter_async_context(Database(environ["HUB_DATABASE_URL"]))
+        keys, url = _keys(environ), environ["HUB_DATABASE_URL"]
+        db = await stack.enter_async_context(Database(url, address_key=await _address_key(url, keys)))
         runtime = Runtime(
             config,
             db,
             clock or from_environment(),
             Bell(environ["HUB_REDIS_URL"]),
-            _keys(environ),
+            keys,
             progress=progress,
         )
         stack.push_async_callback(runtime.close)
         async with db.transaction() as conn:
             await obligations.know(conn, runtime.told)
         yield runtime
+
+
+async def _address_key(url: str, keys: list[bytes]) -> str | None:
+    """Of a server that is away none: whoever asks it next says so."""
+    try:
+        return await asyncio.to_thread(address_key.ready, url, keys)
+    except psycopg.OperationalError:
+        async with Database(url):  # waits for it, or tells that it is not reached
+            return await asyncio.to_thread(address_key.ready, url, keys)
 
 
 def _keys(environ: Mapping[str, str]) -> list[bytes]:

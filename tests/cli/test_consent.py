@@ -117,9 +117,10 @@ def test_the_clock_ends_with_1_when_something_is_overdue(hub: Hub) -> None:
         conn.execute(
             """WITH said AS (INSERT INTO consent (email_hash, purpose, status, source, at)
                              VALUES ('x', 'tips', 'out', 'web', now() - interval '3 days') RETURNING id, at),
-                    told AS (INSERT INTO outbox (connection, kind, dedupe_key, payload, state, code, message, fix, created_at)
-                             SELECT 'crm', 'consent', 'k', '{}', 'dead', 'E7', 'no such subscription', 'name another', at FROM said
-                             RETURNING id)
+                    told AS (INSERT INTO outbox (connection, kind, dedupe_key, payload, state, code, message, fix,
+                                                 created_at)
+                             SELECT 'crm', 'consent', 'k', '{}', 'dead', 'E7', 'no such subscription', 'name another', at
+                             FROM said RETURNING id)
                INSERT INTO consent_obligation (entry_id, email_hash, contact_id, connection, purpose, said_at, due_at, outbox_id)
                SELECT said.id, 'x', 1, 'crm', 'tips', at, at + interval '2 days', told.id FROM said, told"""
         )

@@ -133,3 +133,16 @@ CREATE VIEW consent_clock AS
            CASE x.state WHEN 'done' THEN 'confirmed' WHEN 'queued' THEN 'waiting' WHEN 'attempting' THEN 'waiting'
                         WHEN 'dropped' THEN 'refused' WHEN 'dead' THEN 'refused' ELSE 'uncertain' END AS state
     FROM consent_obligation o JOIN outbox x ON x.id = o.outbox_id;
+
+-- From here on an address's hash can be keyed: HMAC-SHA256 (RFC 2104) over the salted hash, with a key that stands here only
+-- sealed by the hub's secret. Each session carries it as the setting hub.address_key, in hex: the key's inner and outer
+-- pad, 64 bytes each. A session that has none gets an error and never a wrong hash. Without a sealed key hashes are salted.
+ALTER TABLE instance ADD COLUMN address_key bytea;
+CREATE FUNCTION keyed_hash(pads bytea, hash bytea) RETURNS bytea IMMUTABLE PARALLEL SAFE LANGUAGE sql
+AS $$ SELECT sha256(substr(pads, 65, 64) || sha256(substr(pads, 1, 64) || hash)) $$;
+CREATE OR REPLACE FUNCTION address_hash(address text) RETURNS bytea STABLE PARALLEL SAFE LANGUAGE sql
+AS $$
+    SELECT CASE WHEN i.address_key IS NULL THEN a.hash
+                ELSE keyed_hash(decode(nullif(current_setting('hub.address_key'), ''), 'hex'), a.hash) END
+    FROM instance i CROSS JOIN LATERAL (SELECT sha256(i.salt || convert_to(lower(address), 'UTF8')) AS hash) a
+$$;
