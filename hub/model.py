@@ -1,6 +1,6 @@
 """The vocabulary that every room shares: what comes from a vendor, what is kept, what goes back.
 
-Vendor-side values are `Record` (pulled), `Push` (`Result`, `FieldWrite`, `ConsentWrite`: to be written) and
+Vendor-side values are `Record` (pulled), `Push` (`Result`, `FieldWrite`, `ConsentWrite`, `Erase`: to be written) and
 `Outcome` (what the vendor said of one push). Everything else names a state or a kind.
 """
 
@@ -252,7 +252,14 @@ class ConsentWrite(msgspec.Struct, frozen=True, kw_only=True, tag="consent"):
     contact_ref: str = ""
 
 
-Push = Result | FieldWrite | ConsentWrite
+class Erase(msgspec.Struct, frozen=True, kw_only=True, tag="erase"):
+    """Erase a person's record for good. One that is gone already is done."""
+
+    id: str
+    contact_ref: str
+
+
+Push = Result | FieldWrite | ConsentWrite | Erase
 
 
 class OutcomeStatus(StrEnum):

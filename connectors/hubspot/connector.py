@@ -67,7 +67,7 @@ class HubSpot(Connector[HubSpotSettings]):
         name="hubspot",
         title="HubSpot",
         streams=("contacts", "deals", "segments"),
-        pushes=("results", "consent", "fields"),
+        pushes=("results", "consent", "fields", "erasure"),
         auth=("private app token", "OAuth 2 refresh token"),
         webhooks=("contact.*", "deal.*"),
         limits=(

@@ -15,6 +15,7 @@ from hub.cli import (
     decide,
     deliver,
     duplicates,
+    erasure,
     lists,
     mapping,
     operate,
@@ -85,6 +86,7 @@ for command in (
     *campaigns.COMMANDS,
     *consent.COMMANDS,
     *decide.COMMANDS,
+    *erasure.COMMANDS,
     *deliver.COMMANDS,
     *relays.COMMANDS,
 ):

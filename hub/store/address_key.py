@@ -16,7 +16,15 @@ from hub.errors import SecretError
 
 BLOCK = 64
 """Of SHA-256, in bytes: a key is padded to it (RFC 2104)."""
-HASHES = ("consent", "consent_verdict", "consent_request", "consent_obligation", "suppression", "decision")
+HASHES = (
+    "consent",
+    "consent_verdict",
+    "consent_request",
+    "consent_obligation",
+    "suppression",
+    "decision",
+    "erasure",
+)
 """Tables with a column `email_hash`."""
 
 

@@ -18,7 +18,7 @@ from psycopg.rows import dict_row
 
 from hub.mapping import Hint, Standing
 from hub.model import CONTACT_FIELDS
-from hub.store import addresses, merging, recognising, words
+from hub.store import addresses, erasing, merging, recognising, words
 
 COLUMNS = tuple(CONTACT_FIELDS)
 
@@ -50,6 +50,7 @@ class Merged:
     changed: int = 0
     unchanged: int = 0
     gone: int = 0
+    erased: int = 0
 
 
 async def merge(
@@ -78,10 +79,11 @@ async def merge(
     unchanged = await recognising.drop_unchanged(conn, values)
     if unchanged == len(rows):
         return Merged(unchanged=unchanged)
+    erased = await erasing.drop_erased(conn, values)
     await recognising.recognise(conn, match, values, absorbed=merging_ids)
     created = await _insert_new(conn, values)
     changed = gone = 0
-    if created < len(rows) - unchanged:
+    if created < len(rows) - unchanged - erased:
         contested = await words.hear(conn, on_blank, standing, values)
         changed = await _update_known(conn, on_blank, values, contested=contested)
         gone = await _settle_states(conn, values, told=any(row.state != "live" for row in rows))
@@ -90,7 +92,7 @@ async def merge(
         gone += await _absorb(conn, values)
     if any("other_emails" in row.custom for row in rows):
         await addresses.note_others(conn, values)
-    return Merged(created=created, changed=changed, unchanged=unchanged, gone=gone)
+    return Merged(created=created, changed=changed, unchanged=unchanged, gone=gone, erased=erased)
 
 
 async def _copy_in(conn: AsyncConnection[Any], rows: Sequence[ContactRow]) -> None:

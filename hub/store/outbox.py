@@ -18,7 +18,7 @@ from psycopg import AsyncConnection
 from hub.model import Outcome, OutcomeStatus
 
 MAX_ATTEMPTS = 8
-OWED = ("consent",)
+OWED = ("consent", "erase")
 """Kinds that are tried until the vendor takes or refuses them: the law does not stop asking after eight times."""
 
 
@@ -27,7 +27,7 @@ class NewPush:
     """A write to queue. `dedupe_key` is unique within a connection: queueing it again changes nothing."""
 
     connection: str
-    kind: str  # result, field, consent
+    kind: str  # result, field, consent, erase
     dedupe_key: str
     payload: dict[str, Any]
     created_at: datetime
@@ -146,6 +146,10 @@ async def settle(
             """,
             rows,
         )
+    await conn.execute(
+        """UPDATE outbox SET payload = '{}', remote_id = '' WHERE id = ANY(%s) AND forget AND state IN ('done', 'dropped')""",
+        [[row.id for row in claimed]],
+    )
     return Settled(**tally)
 
 

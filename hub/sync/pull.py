@@ -309,8 +309,8 @@ class _Store:
                 conn, self.connection, [row.external_id for row, said in mapped if said]
             )
         return runs.Counts(
-            created=merged.created, changed=merged.changed, unchanged=merged.unchanged, gone=merged.gone
-        )
+            created=merged.created, changed=merged.changed, unchanged=merged.unchanged, gone=merged.gone, erased=merged.erased
+        )  # fmt: skip
 
     async def _keep_deals(self, conn: Any, mapped: Sequence[tuple[deals.DealRow]]) -> runs.Counts:
         merged = await deals.merge(

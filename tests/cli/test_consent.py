@@ -178,3 +178,19 @@ def test_a_file_that_is_none(hub: Hub, tmp_path: Path, text: str, words: str) ->
     file = tmp_path / "consent.csv"
     file.write_bytes(text.encode("latin-1"))
     assert hub("consent", "import", str(file), status=1).output.startswith(words.format(file=file))
+
+
+def test_export_and_erasure(hub: Hub) -> None:
+    hub("consent", "record", "ann@example.com", "news", "--granted", "--proof", "form 9")
+    found = json.loads(hub("export", "ann@example.com").stdout)
+    assert found["held"]["contact"][0]["email"] == "ann@example.com"
+    assert found["held"]["consent"][0]["proof"] == "form 9"
+    assert hub("erase", "ann@example.com").stdout.endswith("nothing was done; --yes erases\n")
+    assert hub("export", "ann@example.com").stdout.count("form 9") == 1
+    hub("erase", "ann@example.com", "--yes", "--by", "me")
+    left = json.loads(hub("export", "ann@example.com").stdout)
+    assert set(left["held"]) == {"consent", "consent_verdict", "erasure", "suppression"}
+    (receipt,) = hub.json("erasures", "ann@example.com")
+    assert (receipt["decided_by"], receipt["systems"], receipt["counts"]["contact"]) == ("me", [], 1)
+    assert "this hub" in hub("erasures").stdout
+    assert hub("erase", "ann", "--yes", status=1).output == "this is no address; write ann@example.com\n"

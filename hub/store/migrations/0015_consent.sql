@@ -146,3 +146,36 @@ AS $$
                 ELSE keyed_hash(decode(nullif(current_setting('hub.address_key'), ''), 'hex'), a.hash) END
     FROM instance i CROSS JOIN LATERAL (SELECT sha256(i.salt || convert_to(lower(address), 'UTF8')) AS hash) a
 $$;
+
+-- Erasure: what is left of a person is an anonymous contact whose mails and events still add up, a hash that keeps mail
+-- back, and hashes by which a pull knows whom not to take in again.
+ALTER TABLE contact DROP CONSTRAINT contact_state_check;
+ALTER TABLE contact ADD CONSTRAINT contact_state_check
+    CHECK (state IN ('live', 'requested', 'archived', 'deleted', 'merged', 'erased'));
+ALTER TABLE contact_change DROP CONSTRAINT contact_change_kind_check;
+ALTER TABLE contact_change ADD CONSTRAINT contact_change_kind_check
+    CHECK (kind IN ('created', 'changed', 'archived', 'deleted', 'merged', 'restored', 'separated', 'erased'));
+ALTER TABLE outbox DROP CONSTRAINT outbox_kind_check;
+ALTER TABLE outbox ADD CONSTRAINT outbox_kind_check CHECK (kind IN ('result', 'field', 'consent', 'erase'));
+ALTER TABLE outbox ADD COLUMN forget boolean NOT NULL DEFAULT false; -- its contents go as soon as it is settled
+
+CREATE TABLE erasure (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    email_hash bytea NOT NULL,
+    at timestamptz NOT NULL, -- hub time
+    decided_by text NOT NULL,
+    counts jsonb NOT NULL -- table -> rows that were emptied or taken away
+);
+CREATE INDEX erasure_address ON erasure (email_hash);
+CREATE TABLE erasure_receipt (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    erasure_id bigint NOT NULL REFERENCES erasure (id),
+    connection text NOT NULL,
+    outbox_id bigint REFERENCES outbox (id) -- null: the connector cannot; a person does it
+);
+CREATE TABLE erased (
+    connection text NOT NULL, -- '' of an address
+    object text NOT NULL, -- of an address: address
+    hash bytea NOT NULL, -- of the vendor's id, or of the address
+    PRIMARY KEY (connection, object, hash)
+);
