@@ -105,6 +105,23 @@ def test_a_bench_of_pulling_counts_every_contact_and_ends_with_one_object() -> N
     assert told["ratios"]["vs_dlt"] is None
 
 
+def test_a_bench_of_events_counts_them_and_ends_with_one_object() -> None:
+    done = bench("events", "--quick", "--json", "--posts", "8")
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert told["bench"] == "events"
+    rows = {row["name"]: row for row in told["rows"]}
+    assert {name: row["events"] for name, row in rows.items()} == {
+        "ours": 8_000, "ours, again": 8_000, "limit": 8_000, "naive": 2_000,
+    }  # fmt: skip
+    assert told["ratios"]["vs_limit"] == pytest.approx(
+        rows["ours"]["per_cpu_second"] / rows["limit"]["per_cpu_second"], abs=0.001
+    )
+    assert {wait["name"] for wait in told["waits"]} == {"ours", "null"}
+    assert all(0 < wait["p50_ms"] <= wait["p99_ms"] <= wait["worst_ms"] for wait in told["waits"])
+    assert set(told["ratios"]) == {"vs_limit", "vs_naive", "replay_vs_new", "ack_p99_vs_null"}
+
+
 def test_without_a_name_the_benches_are_listed_and_an_unknown_one_is_refused() -> None:
     listed = bench()
     assert listed.returncode == 0

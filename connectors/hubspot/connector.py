@@ -21,6 +21,7 @@ from hub.sdk.connector import (
     Limit,
     Manifest,
     Page,
+    Unreadable,
     WebhookEvent,
     WebhookRequest,
 )
@@ -170,7 +171,7 @@ class HubSpot(Connector[HubSpotSettings]):
     def verify(self, request: WebhookRequest) -> None:
         webhooks.verify(request, self.settings.webhook_secrets)
 
-    def events(self, request: WebhookRequest) -> list[WebhookEvent]:
+    def events(self, request: WebhookRequest) -> list[WebhookEvent | Unreadable]:
         return webhooks.events(request)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from hub.errors import SignatureError
-from hub.sdk.connector import WebhookEvent, WebhookRequest
+from hub.sdk.connector import Unreadable, WebhookEvent, WebhookRequest, each_event
 from hub.sdk.signatures import check_base64_hmac, check_fresh
 
 _DECODED = {
@@ -42,49 +42,73 @@ def verify(request: WebhookRequest, secrets: Sequence[str]) -> None:
     check_base64_hmac(given, secrets, (request.method.encode(), url.encode(), request.body, stamp.encode()))
 
 
-def events(request: WebhookRequest) -> list[WebhookEvent]:
+class _Told(msgspec.Struct):
+    """An event as HubSpot writes it; what else stands there is not read. The field table of its documentation says `eventType`
+    where its examples say `subscriptionType`."""
+
+    portalId: Any = None
+    subscriptionId: Any = None
+    eventId: Any = None
+    objectId: Any = None
+    occurredAt: int | None = None
+    subscriptionType: str = ""
+    eventType: str = ""
+    objectTypeId: Any = None
+    mergedObjectIds: tuple[Any, ...] | None = None
+    primaryObjectId: Any = None
+    newObjectId: Any = None
+    fromObjectId: Any = None
+    changeSource: Any = None
+    propertyName: Any = None
+
+
+_APART = msgspec.json.Decoder(list[msgspec.Raw])
+_ONE = msgspec.json.Decoder(_Told)
+_ALL = msgspec.json.Decoder(list[_Told])
+
+
+def events(request: WebhookRequest) -> list[WebhookEvent | Unreadable]:
     """The events of a call. Raises ValueError for a body that is no array of events."""
     try:
-        found = msgspec.json.decode(request.body)
-    except msgspec.DecodeError as error:
-        raise ValueError(f"the body is no JSON: {error}") from None
-    if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
-        raise ValueError("the body is no array of events")
-    return [_event(each) for each in found]
+        try:
+            return each_event(_ALL.decode(request.body), _event)
+        except msgspec.ValidationError:  # one of them is not as it should be: so one by one
+            return each_event(_APART.decode(request.body), lambda raw: _event(_ONE.decode(raw)))
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise ValueError(f"the body is no array of events: {type(error).__name__}") from None
 
 
-def _event(each: dict[str, Any]) -> WebhookEvent:
-    kind, _, what = str(each.get("subscriptionType") or each.get("eventType") or "").partition(".")
-    kind = str(each.get("objectTypeId") or kind) if kind == "object" else kind
-    merged = tuple(str(i) for i in each.get("mergedObjectIds") or ())
-    primary = each.get("primaryObjectId")
-    new = each.get("newObjectId")
-    id = str(
-        new if what == "merge" and new else each.get("objectId") or primary or each.get("fromObjectId") or ""
-    )
-    if primary is not None and str(primary) not in (id, *merged):
-        merged = (*merged, str(primary))
-    occurred = each.get("occurredAt")
+def _event(told: _Told) -> WebhookEvent:
+    kind, _, what = (told.subscriptionType or told.eventType).partition(".")
+    if kind == "object":
+        kind = str(told.objectTypeId or kind)
+    id = told.objectId or told.primaryObjectId or told.fromObjectId or ""
+    merged: tuple[str, ...] = ()
+    if what == "merge":
+        id, merged = _merge(told, id)
+    occurred = told.occurredAt
     # eventId alone is not unique; attemptNumber differs between repetitions, so it must stay out.
-    parts = (
-        each.get("portalId"),
-        each.get("subscriptionId"),
-        each.get("eventId"),
-        each.get("objectId") or id,
-        occurred,
-    )
     return WebhookEvent(
-        key=":".join(str(part) for part in parts),
+        key=f"{told.portalId}:{told.subscriptionId}:{told.eventId}:{told.objectId or id}:{occurred}",
         object=_OBJECTS.get(kind, kind),
-        id=id,
+        id=str(id),
         action=_ACTIONS.get(what, "none"),
-        occurred_at=datetime.fromtimestamp(occurred / 1000, UTC)
-        if isinstance(occurred, (int, float))
-        else None,
+        occurred_at=None if occurred is None else datetime.fromtimestamp(occurred / 1000, UTC),
         merged_ids=merged,
         payload={
             "type": f"{kind}.{what}",
-            "source": str(each.get("changeSource") or ""),
-            "property": str(each.get("propertyName") or ""),
+            "source": str(told.changeSource or ""),
+            "property": str(told.propertyName or ""),
         },
     )
+
+
+def _merge(told: _Told, id: Any) -> tuple[str, tuple[str, ...]]:
+    """Which record is there now, and which it absorbed."""
+    now = str(told.newObjectId or id)
+    merged = tuple(str(each) for each in told.mergedObjectIds or ())
+    primary = told.primaryObjectId
+    return now, (*merged, str(primary)) if primary is not None and str(primary) not in (
+        now,
+        *merged,
+    ) else merged

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from hub import __version__
+from hub import __version__, logs
 from hub.cli import (
     ask,
     campaigns,
@@ -16,6 +16,7 @@ from hub.cli import (
     deliver,
     duplicates,
     erasure,
+    inbox,
     lists,
     mapping,
     operate,
@@ -72,6 +73,7 @@ class Group(click.Group):
 @click.pass_context
 def main(ctx: click.Context, config: Path, data: Path | None, as_json: bool) -> None:
     """Mailyard: CRM contacts to dynamic lists to funnels to SMTP, and every result back to the CRM."""
+    logs.configure()
     ctx.obj = Place(config, data or config.resolve().parent / "data", as_json)
 
 
@@ -82,6 +84,7 @@ for command in (
     *lists.COMMANDS,
     *mapping.COMMANDS,
     *duplicates.COMMANDS,
+    *inbox.COMMANDS,
     *preview.COMMANDS,
     *campaigns.COMMANDS,
     *consent.COMMANDS,

@@ -7,10 +7,11 @@ diffing and persistence belong to this SDK and to the sync engine.
 from __future__ import annotations
 
 import copy
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
+from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
 from pydantic import BaseModel, ConfigDict
@@ -74,13 +75,28 @@ class Page(msgspec.Struct, kw_only=True):
 
 @dataclass(frozen=True)
 class WebhookRequest:
-    """A webhook as it arrived. `url` is the public URL that the vendor called; header names are lower case."""
+    """A webhook as it arrived. `url` is the public URL that the vendor called; header names are lower case; `body` is what
+    the vendor signed (a compression for the way is undone)."""
 
     method: str
     url: str
     headers: Mapping[str, str]
     body: bytes
     received_at: datetime  # wall time
+
+    @property
+    def query(self) -> dict[str, str]:
+        """The parameters of the URL; of a repeated one the last."""
+        return dict(parse_qsl(urlsplit(self.url).query, keep_blank_values=True))
+
+
+@dataclass(frozen=True)
+class WebhookAnswer:
+    """What a vendor wants to hear, where that is not a plain 200."""
+
+    body: bytes = b""
+    content_type: str = "text/plain; charset=utf-8"
+    status: int = 200
 
 
 class WebhookEvent(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,6 +113,33 @@ class WebhookEvent(msgspec.Struct, frozen=True, kw_only=True):
     occurred_at: datetime | None = None
     merged_ids: tuple[str, ...] = ()
     payload: dict[str, Any] = {}
+
+
+class Unreadable(msgspec.Struct, frozen=True):
+    """A part of a webhook call that the connector does not understand: what is wrong with it, without personal values.
+    The rest of the call is taken; the whole call is kept, to be read again when the connector knows more."""
+
+    reason: str
+
+
+def each_event(items: Iterable[Any], read: Callable[[Any], WebhookEvent]) -> list[WebhookEvent | Unreadable]:
+    """`read` on every item of a call; where it stumbles over one, that one alone is `Unreadable`."""
+    found: list[WebhookEvent | Unreadable] = []
+    for item in items:
+        try:
+            event = read(item)
+        # What a value of a wrong kind makes of reading it; `datetime.fromtimestamp` alone raises three of these.
+        except (AttributeError, LookupError, TypeError, ValueError, OverflowError, OSError) as error:
+            found.append(Unreadable(f"an event is not as it should be: {type(error).__name__}"))
+        else:
+            found.append(event if is_whole(event) else Unreadable("an event lacks its key, object or id"))
+    return found
+
+
+def is_whole(event: WebhookEvent) -> bool:
+    """Whether it says which event it is, and of which record."""
+    key, object, id = event.key, event.object, event.id
+    return bool(key and object and id) and type(key) is type(object) is type(id) is str
 
 
 @dataclass(frozen=True)
@@ -185,6 +228,15 @@ class Connector(Generic[SettingsT]):
         """Raise `SignatureError` unless the webhook is authentic and fresh."""
         raise LookupError(f"{self.manifest.name} receives no webhooks")
 
-    def events(self, request: WebhookRequest) -> list[WebhookEvent]:
-        """The events inside a verified webhook."""
+    def handshake(self, request: WebhookRequest) -> WebhookAnswer | None:
+        """The answer to a call that only asks whether we are there (see `hub.sdk.handshakes`), or None: it brings events.
+        Asked before `verify`, so it must tell by itself whether the vendor asks."""
+        return None
+
+    def events(self, request: WebhookRequest) -> Sequence[WebhookEvent | Unreadable]:
+        """The events inside a verified webhook. Raises ValueError when nothing of it is understood."""
         raise LookupError(f"{self.manifest.name} receives no webhooks")
+
+    def acknowledgement(self, request: WebhookRequest) -> WebhookAnswer | None:
+        """How the vendor wants to hear that its events are stored; None: any 2xx will do."""
+        return None

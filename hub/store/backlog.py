@@ -34,7 +34,8 @@ async def waiting(
     """Everything that is due at `now`. `schedule` is connection -> (how often, streams); `entrances` funnel -> list."""
     cursor = await conn.execute(
         """
-        SELECT 'inbox', connection, count(*) FROM inbox WHERE state = 'new' GROUP BY connection
+        SELECT 'inbox', connection, count(*) FROM inbox WHERE state = 'new' AND due_at <= clock_timestamp()
+        GROUP BY connection
         UNION ALL
         SELECT 'lists', '', 1 WHERE EXISTS (SELECT FROM list_touch) OR EXISTS (
             SELECT FROM list WHERE retired_at IS NULL AND CASE

@@ -48,7 +48,9 @@ HELD: Mapping[str, str] = {
     "delivery": "t.contact_id = ANY(%(ids)s)",
     "event": "t.contact_id = ANY(%(ids)s)",
     "report": "t.delivery_id IN (SELECT id FROM delivery WHERE contact_id = ANY(%(ids)s))",
-    "inbox": f"{_REF}t.external_id = ANY(%(refs)s)",
+    "inbox": f"""{_REF}t.external_id = ANY(%(refs)s) OR EXISTS (
+        SELECT FROM unnest(%(emails)s::text[]) e WHERE strpos(lower(t.payload::text), e) > 0
+           OR position(convert_to(e, 'UTF8') IN coalesce(t.body, '')) > 0)""",
     "outbox": "t.contact_id = ANY(%(ids)s)",
     "echo": f"{_REF}t.external_id = ANY(%(refs)s)",
     "run_reject": """EXISTS (SELECT FROM run r WHERE r.id = t.run_id
@@ -108,15 +110,19 @@ async def find(conn: Connection, email: str) -> Person:
 
 
 async def held(conn: Connection, person: Person) -> dict[str, list[dict[str, Any]]]:
-    """table -> the person's rows, whole; hashes as hex. Tables without any are left out."""
+    """table -> the person's rows, whole. Tables without any are left out."""
     found: dict[str, list[dict[str, Any]]] = {}
     for table, condition in HELD.items():
         async with conn.cursor(row_factory=dict_row) as cursor:
             await cursor.execute(f"SELECT * FROM {table} t WHERE {condition}".encode(), person.values)
-            rows = [
-                {k: bytes(v).hex() if isinstance(v, bytes | memoryview) else v for k, v in row.items()}
-                for row in await cursor.fetchall()
-            ]
+            rows = [{k: _plain(k, v) for k, v in row.items()} for row in await cursor.fetchall()]
         if rows:
             found[table] = rows
     return found
+
+
+def _plain(name: str, value: Any) -> Any:
+    """Bytes as text: hashes in hex, a webhook's body as it reads."""
+    if not isinstance(value, bytes | memoryview):
+        return value
+    return bytes(value).decode("utf-8", "replace") if name == "body" else bytes(value).hex()

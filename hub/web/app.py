@@ -9,6 +9,7 @@ from starlette.routing import Route
 
 from hub.jobs.runtime import Runtime
 from hub.web import preferences, status, subscribe, tracking, webhooks
+from hub.web.intake import Intake
 
 
 def application(runtime: Runtime) -> Starlette:
@@ -18,7 +19,8 @@ def application(runtime: Runtime) -> Starlette:
             Route("/", status.page),
             Route("/status.json", status.numbers),
             Route("/healthz", health),
-            Route("/webhooks/{connection}", webhooks.receive, methods=["POST"]),
+            Route("/webhooks/{connection}", webhooks.receive, methods=["POST", "GET", "HEAD"]),
+            Route("/webhooks/{connection}/{rest:path}", webhooks.receive, methods=["POST", "GET", "HEAD"]),
             Route("/o/{token}", tracking.open_pixel, methods=["GET", "HEAD"]),
             Route("/c/{token}", tracking.click, methods=["GET", "HEAD"]),
             Route("/u/{token}", tracking.unsubscribe_page, methods=["GET", "HEAD"]),
@@ -32,6 +34,7 @@ def application(runtime: Runtime) -> Starlette:
         ]
     )
     app.state.runtime = runtime
+    app.state.intake = Intake(runtime.db, runtime.bell)
     return app
 
 

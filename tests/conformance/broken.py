@@ -30,6 +30,7 @@ from hub.sdk.connector import (
     Finding,
     Limit,
     Page,
+    Unreadable,
     WebhookEvent,
     WebhookRequest,
 )
@@ -407,17 +408,36 @@ class SignsWhatItParsed(ByHand):
 
 @found_by("webhook.events")
 class FallsOverNonsense(AcmeCrm):
-    def events(self, request: WebhookRequest) -> list[WebhookEvent]:
-        if not json.loads(request.body)["events"]:
+    def events(self, request: WebhookRequest) -> list[WebhookEvent | Unreadable]:
+        if request.body == b"null" and not json.loads(request.body)["events"]:
             return []
         return super().events(request)
+
+
+@found_by("webhook.hostile")
+class LosesAllForOne(AcmeCrm):
+    def events(self, request: WebhookRequest) -> list[WebhookEvent | Unreadable]:
+        found = super().events(request)
+        return [] if any(isinstance(each, Unreadable) for each in found) else found
+
+
+@found_by("webhook.hostile")
+class DiesOfOne(AcmeCrm):
+    def events(self, request: WebhookRequest) -> list[WebhookEvent | Unreadable]:
+        found = super().events(request)
+        for event in json.loads(request.body)["events"]:
+            event["at"].upper()
+        return found
 
 
 class Keys(AcmeCrm):
     """Alters the keys of the good connector's events."""
 
-    def events(self, request: WebhookRequest) -> list[WebhookEvent]:
-        return [msgspec.structs.replace(event, key=self.key(event)) for event in super().events(request)]
+    def events(self, request: WebhookRequest) -> list[WebhookEvent | Unreadable]:
+        return [
+            msgspec.structs.replace(event, key=self.key(event)) if isinstance(event, WebhookEvent) else event
+            for event in super().events(request)
+        ]
 
     def key(self, event: WebhookEvent) -> str:
         raise NotImplementedError

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import json
 from collections import Counter
+from collections.abc import Iterator
 from datetime import timedelta
+from typing import Any
 
 from hub.errors import SignatureError
 from hub.sdk.conformance.case import Bench, ConnectorCase, opened
@@ -14,6 +18,7 @@ from hub.sdk.connector import WebhookEvent, WebhookRequest
 
 ACTIONS = ("changed", "deleted", "merged", "restored", "none")
 TOO_OLD = timedelta(hours=2)
+HOSTILE: tuple[Any, ...] = (None, True, -1, 10**400, "", "\0", "x" * 10_000, [], [[]], {}, {"a": None})
 checks: Checks[ConnectorCase] = Checks()
 
 
@@ -134,5 +139,65 @@ async def stable(case: type[ConnectorCase]) -> None:
             assert sorted(first) == sorted(second), f"a repeated event has another key: {first} -> {second}"
 
 
+@checks("webhook.hostile", Grade.SILVER)
+async def hostile(case: type[ConnectorCase]) -> None:
+    """What is wrong with one event harms no other, and no body ends in anything but events, `Unreadable` or ValueError."""
+    async with opened(case, "webhooks") as bench:
+        for body in bench.case.webhook_bodies():
+            whole = _events(bench, body)
+            for harmed in _harmed(body):
+                try:
+                    found = bench.connector(fresh=True).events(_signed(bench, harmed))
+                except ValueError:
+                    continue
+                except Exception as bug:
+                    words = f"{type(bug).__name__} ({bug})"
+                    raise AssertionError(f"the body {harmed[:200]!r} ends in {words}") from None
+                lost = len(whole) - len(found)
+                assert lost <= 0, (
+                    f"{lost} events are dropped silently, not told as Unreadable: {harmed[:200]!r}"
+                )
+
+
+def _harmed(body: bytes) -> Iterator[bytes]:
+    """A JSON body with one value at a time made another; and what no parser likes."""
+    yield b"[" * 100_000
+    yield body + body
+    yield body[: len(body) // 2]
+    try:
+        document = json.loads(body)
+    except ValueError:
+        return
+    for path in _paths(document):
+        for value in HOSTILE:
+            other = copy.deepcopy(document)
+            _put(other, path, value)
+            yield json.dumps(other).encode()
+
+
+def _paths(document: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    inner = (
+        document.items()
+        if isinstance(document, dict)
+        else enumerate(document)
+        if isinstance(document, list)
+        else ()
+    )
+    for key, value in inner:
+        if not isinstance(value, list):  # without its list a call has no events, and none is lost
+            yield (*path, key)
+        yield from _paths(value, (*path, key))
+
+
+def _put(document: Any, path: tuple[Any, ...], value: Any) -> None:
+    for key in path[:-1]:
+        document = document[key]
+    document[path[-1]] = value
+
+
 def _events(bench: Bench, body: bytes) -> list[WebhookEvent]:
-    return bench.connector(fresh=True).events(_signed(bench, body))
+    return [
+        each
+        for each in bench.connector(fresh=True).events(_signed(bench, body))
+        if isinstance(each, WebhookEvent)
+    ]

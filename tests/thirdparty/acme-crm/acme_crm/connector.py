@@ -30,8 +30,10 @@ from hub.sdk.connector import (
     Limit,
     Manifest,
     Page,
+    Unreadable,
     WebhookEvent,
     WebhookRequest,
+    each_event,
 )
 from hub.sdk.http import Bearer, Http
 from hub.sdk.signatures import check_base64_hmac, check_fresh
@@ -117,20 +119,24 @@ class AcmeCrm(Connector[AcmeSettings]):
         secret = self.settings.webhook_secret.get_secret_value()
         check_base64_hmac(given, [secret], (stamp.encode(), b".", request.body))
 
-    def events(self, request: WebhookRequest) -> list[WebhookEvent]:
-        found = json.loads(request.body)
+    def events(self, request: WebhookRequest) -> list[WebhookEvent | Unreadable]:
+        try:
+            found = json.loads(request.body)
+        except RecursionError:
+            raise ValueError("the body is nested without end") from None
         if not isinstance(found, dict) or not isinstance(found.get("events"), list):
             raise ValueError("the body holds no events")
-        return [
-            WebhookEvent(
-                key=event["id"],
-                object=event["type"].partition(".")[0],
-                id=event["record"],
-                action="deleted" if event["type"].endswith(".removed") else "changed",
-                occurred_at=datetime.fromisoformat(event["at"]),
-            )
-            for event in found["events"]
-        ]
+        return each_event(found["events"], _event)
+
+
+def _event(event: Mapping[str, Any]) -> WebhookEvent:
+    return WebhookEvent(
+        key=event["id"],
+        object=event["type"].partition(".")[0],
+        id=event["record"],
+        action="deleted" if event["type"].endswith(".removed") else "changed",
+        occurred_at=datetime.fromisoformat(event["at"]),
+    )
 
 
 def _record(stream: str, row: Mapping[str, Any]) -> Record:

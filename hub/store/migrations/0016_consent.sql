@@ -1,4 +1,4 @@
--- depends: 0014_relay_learning
+-- depends: 0015_inbox
 -- Consent with its proof, and the verdict that follows from it.
 
 ALTER TABLE consent
