@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from psycopg.rows import dict_row
-
 from hub.store.database import Connection
 
 
@@ -113,16 +111,16 @@ async def held(conn: Connection, person: Person) -> dict[str, list[dict[str, Any
     """table -> the person's rows, whole. Tables without any are left out."""
     found: dict[str, list[dict[str, Any]]] = {}
     for table, condition in HELD.items():
-        async with conn.cursor(row_factory=dict_row) as cursor:
-            await cursor.execute(f"SELECT * FROM {table} t WHERE {condition}".encode(), person.values)
-            rows = [{k: _plain(k, v) for k, v in row.items()} for row in await cursor.fetchall()]
-        if rows:
-            found[table] = rows
+        cursor = await conn.execute(
+            f"SELECT to_jsonb(t) FROM {table} t WHERE {condition}".encode(), person.values
+        )
+        if rows := [row for (row,) in await cursor.fetchall()]:
+            found[table] = [{k: _plain(k, v) for k, v in row.items()} for row in rows]
     return found
 
 
 def _plain(name: str, value: Any) -> Any:
-    """Bytes as text: hashes in hex, a webhook's body as it reads."""
-    if not isinstance(value, bytes | memoryview):
-        return value
-    return bytes(value).decode("utf-8", "replace") if name == "body" else bytes(value).hex()
+    """A webhook's body as it reads; other bytes are hashes, and stay hexadecimal."""
+    if name == "body" and isinstance(value, str) and value.startswith("\\x"):
+        return bytes.fromhex(value[2:]).decode("utf-8", "replace")
+    return value

@@ -14,8 +14,7 @@ from hub.errors import HubError
 from hub.jobs import consent as words
 from hub.jobs import erasure
 from hub.model import ResultKind
-from hub.sdk.connector import WebhookEvent
-from hub.store import consent, events, inbox, persons
+from hub.store import consent, events, persons
 from hub.store.decisions import Decision, lift, record
 from tests.support.rig import HUB_YAML, Rig
 
@@ -43,7 +42,9 @@ async def everywhere(rig: Rig) -> dict[str, list[str]]:
     )
     for table, column in columns:
         for trace in TRACES:
-            query = f'SELECT EXISTS (SELECT FROM "{table}" WHERE strpos(lower("{column}"::text), %s) > 0)'
+            text = f"""lower(CASE WHEN pg_typeof("{column}") = 'bytea'::regtype
+                              THEN encode("{column}"::text::bytea, 'escape') ELSE "{column}"::text END)"""
+            query = f'SELECT EXISTS (SELECT FROM "{table}" WHERE strpos({text}, %s) > 0)'
             if await rig.value(query, trace):
                 found.setdefault(f"{table}.{column}", []).append(trace)
     return found
@@ -94,9 +95,12 @@ async def lived(rig: Rig, clock: ManualClock) -> AsyncIterator[Rig]:
         proof = "asked at the fair, says Zephyrine Quandt"
         await consent.record(conn, [consent.Statement(EMAIL, "news", "in", "admin", now, proof=proof)])
         await record(conn, Decision("suppressed", "Quandt called", "me", now, email=EMAIL))
-        await inbox.store(
-            conn, "crm", [WebhookEvent(key="e1", object="contact", id=person.id, payload={"mail": EMAIL})], received_at=now
-        )  # fmt: skip
+        await conn.execute(
+            """INSERT INTO inbox (connection, event_key, object, external_id, action, payload, received_at, body) VALUES
+               ('crm', 'e1', 'contact', %s, 'changed', jsonb_build_object('mail', %s::text), %s, NULL),
+               ('crm', 'e2', '', '', 'unread', '{}', %s, convert_to('<mail>' || %s || '</mail>', 'UTF8'))""",
+            [person.id, EMAIL, now, now, EMAIL],
+        )
         await conn.execute(
             """INSERT INTO run_reject (run_id, object, external_id, code, message, row, at)
                SELECT min(id), 'contact', %s, 'BAD', 'no ' || %s, '{"phone": "4420"}', %s FROM run""",
