@@ -93,7 +93,7 @@ class Link(msgspec.Struct, frozen=True):
     role: str = ""
 
 
-class Record(msgspec.Struct, frozen=True, kw_only=True):
+class Record(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One object as a vendor gave it. `fields` holds the vendor's own names and values.
 
     `object` is `contact`, `deal` or `segment`. A segment's `links` are all its members. `merged_ids` are

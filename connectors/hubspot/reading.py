@@ -27,7 +27,7 @@ ARCHIVED_EVERY = timedelta(hours=1)
 MODIFIED = {"contacts": "lastmodifieddate", "deals": "hs_lastmodifieddate"}
 
 
-class _Object(msgspec.Struct):
+class _Object(msgspec.Struct, gc=False):
     id: str
     properties: dict[str, str | None] = {}
     updatedAt: datetime | None = None
@@ -94,7 +94,8 @@ async def _listed(
         params |= {"after": after} if after else {}
         params |= {"archived": "true"} if archived else {}
         params |= {"associations": "contacts"} if kind == "deals" and not archived else {}
-        found = (await http.request("GET", f"/crm/v3/objects/{kind}", params=params)).decode(_Objects)
+        answer = await http.request("GET", f"/crm/v3/objects/{kind}", params=params, shape=_Objects)
+        found = answer.decode(_Objects)
         links = {o.id: _links_within(o) for o in found.results} if kind == "deals" else {}
         after = found.after
         records = [_record(kind, o, links, labels) for o in found.results]
@@ -139,7 +140,12 @@ async def _changed(
             "limit": SEARCH_PAGE,
         }
         answer = await http.request(
-            "POST", f"/crm/v3/objects/{kind}/search", json=body, scope="search", repeatable=True
+            "POST",
+            f"/crm/v3/objects/{kind}/search",
+            json=body,
+            scope="search",
+            repeatable=True,
+            shape=_Objects,
         )
         found = answer.decode(_Objects)
         ids = [o.id for o in found.results]

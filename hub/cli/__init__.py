@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from hub import __version__, logs
+from hub import __version__
 from hub.cli import (
     ask,
     campaigns,
@@ -73,6 +73,8 @@ class Group(click.Group):
 @click.pass_context
 def main(ctx: click.Context, config: Path, data: Path | None, as_json: bool) -> None:
     """Mailyard: CRM contacts to dynamic lists to funnels to SMTP, and every result back to the CRM."""
+    from hub import logs  # slow to import
+
     logs.configure()
     ctx.obj = Place(config, data or config.resolve().parent / "data", as_json)
 

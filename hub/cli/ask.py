@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import click
 
+from hub.cli import spreadsheet
 from hub.cli.place import Place, print_table
 from hub.errors import HubError
 
@@ -111,11 +114,22 @@ def connectors(place: Place) -> None:
 @click.command("runs")
 @click.argument("run_id", type=int, required=False)
 @click.option("--limit", default=20, show_default=True)
+@click.option(
+    "--csv",
+    "file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="write all of its rejected rows into a file",
+)
 @click.pass_obj
-def runs_(place: Place, run_id: int | None, limit: int) -> None:
+def runs_(place: Place, run_id: int | None, limit: int, file: Path | None) -> None:
     """The newest runs; with RUN_ID one run with its rejected rows."""
     from hub.jobs import answers
 
+    if file is not None:
+        if run_id is None:
+            raise HubError("--csv needs a run", "see `hub runs` for their numbers")
+        _export(place, run_id, file)
+        return
     if run_id is None:
         found = place.run(lambda runtime: answers.recent_runs(runtime, limit))
         columns = {
@@ -128,6 +142,23 @@ def runs_(place: Place, run_id: int | None, limit: int) -> None:
     if run is None:
         raise HubError(f"there is no run {run_id}", "see `hub runs`")
     place.show(run, lambda: _run_tables(run))
+
+
+def _export(place: Place, run_id: int, file: Path) -> None:
+    from hub.jobs import answers
+
+    columns = ("object", "external_id", "code", "message", "fix", "row", "at")
+    with spreadsheet.written(file, columns) as add:
+        count = place.run(
+            lambda runtime: answers.rejects(
+                runtime, run_id, lambda row: add([_plain(row[c]) for c in columns])
+            )
+        )
+    place.show({"file": str(file), "rows": count}, lambda: click.echo(f"{file}: {count:,} rows"))
+
+
+def _plain(value: Any) -> str:
+    return json.dumps(value, default=str, ensure_ascii=False) if isinstance(value, dict) else str(value)
 
 
 def _run_tables(run: dict[str, Any]) -> None:

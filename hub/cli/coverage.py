@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 from typing import Any
 
 import click
 
+from hub.cli import spreadsheet
 from hub.cli.place import Place, print_table
-from hub.errors import HubError
 
 SHOWN = 20
 """So many records a table shows; --json and --csv have them all."""
@@ -76,20 +75,15 @@ def missing(place: Place, message: str, list_name: str, field: str, file: Path |
         place.show(rows, lambda: _table(rows, list_name, field))
         return
     count = 0
-    try:
-        with file.open("w", newline="", encoding="utf-8") as stream:
-            writer = csv.writer(stream)
-            writer.writerow(("contact_id", "email", "name", "records"))
+    with spreadsheet.written(file, ("contact_id", "email", "name", "records")) as add:
 
-            def write(row: dict[str, Any]) -> None:
-                nonlocal count
-                count += 1
-                ids = " ".join(f"{connection}:{id}" for connection, id in row["records"].items())
-                writer.writerow((row["contact_id"], row["email"], row["name"], ids))
+        def write(row: dict[str, Any]) -> None:
+            nonlocal count
+            count += 1
+            ids = " ".join(f"{connection}:{id}" for connection, id in row["records"].items())
+            add((row["contact_id"], row["email"], row["name"], ids))
 
-            place.run(lambda runtime: previews.lacking(runtime, message, list_name, field, write))
-    except OSError as error:
-        raise HubError(f"{file} cannot be written: {error.strerror}", "check the path") from None
+        place.run(lambda runtime: previews.lacking(runtime, message, list_name, field, write))
     place.show({"file": str(file), "records": count}, lambda: click.echo(f"{file}: {count:,} records"))
 
 

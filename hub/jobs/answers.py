@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from hub.errors import HubError
@@ -29,6 +29,18 @@ async def recent_runs(runtime: Runtime, limit: int) -> list[dict[str, Any]]:
 async def one_run(runtime: Runtime, run_id: int) -> dict[str, Any] | None:
     async with runtime.db.connection() as conn:
         return await runs.one(conn, run_id)
+
+
+async def rejects(runtime: Runtime, run_id: int, each: Callable[[dict[str, Any]], None]) -> int:
+    """Every rejected row of a run, one after the other, however many. Returns how many."""
+    count = 0
+    async with runtime.db.transaction() as conn:
+        if not await runs.exists(conn, run_id):
+            raise HubError(f"there is no run {run_id}", "see `hub runs`")
+        async for row in runs.rejects(conn, run_id):
+            each(row)
+            count += 1
+    return count
 
 
 async def replay(runtime: Runtime, connection: str, states: Sequence[str]) -> int:

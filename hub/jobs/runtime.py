@@ -185,7 +185,7 @@ class Runtime:
                     f"connection {name}: unknown connector {section.connector!r}", "see `hub connectors`"
                 )
             http = Http(
-                quota=PostgresQuota(self.db, ahead=8 if pulling else 1),
+                quota=PostgresQuota(self.db, ahead=16 if pulling else 1),
                 account=section.account or name,
                 share=PULL_SHARE if pulling else 1.0,
             )

@@ -29,7 +29,7 @@ def puller(
     entries: Sequence[Entry], consents: Sequence[Consent], standard: Map[str, Any]
 ) -> Callable[[Map[str, Any]], Mapped]:
     """A function from a vendor's fields to the hub's. `standard` names the hub's fields that have a column."""
-    names: dict[str, Any] = {"Mapped": Mapped, "bad": _bad, "refused": _refused}
+    names: dict[str, Any] = {"Mapped": Mapped, "bad": _bad, "refused": _refused, "nul": "\0"}
     lines = [
         "def pull(fields):",
         " get = fields.get",
@@ -85,37 +85,30 @@ def _entry(number: int, entry: Entry, has_column: bool, names: dict[str, Any]) -
         "else:",
         *_in(_unless_none(keep, own)),
     ]
-    lines = [f"v = get(f{n})", "if v is None or v == '':", *_in(blank)]
     plain = all(name in INLINE for name, _ in entry.transforms)
     if plain and not entry.options and entry.type in (FieldType.TEXT, FieldType.ENUM):
-        steps = [f"v = {INLINE[name]}" for name, _ in entry.transforms]
-        lines += [
-            "elif type(v) is str:",
-            *_in(steps),
-            " if not v:",
-            *_in(_in(blank)),
-            " elif '\\0' in v:",
-            *_in(_in(read)),
-            " else:",
-            *_in(_in(keep)),
-            "else:",
-            *_in(read),
-        ]
+        taken = [
+            *[f"v = {INLINE[name]}" for name, _ in entry.transforms],
+            "if not v:", *_in(blank),
+            "elif nul in v:", *_in(read),
+            "else:", *_in(keep),
+        ]  # fmt: skip
     elif entry.type is FieldType.TIME and not entry.transforms:
-        lines += ["else:", *_in(read)]
+        taken = ["if not v:", *_in(blank), "else:", *_in(read)]
     else:
         remembered = ["try:", f" c{n}[v] = w = r{n}(v)", "except ValueError as error:", *_in(refused), "else:", " v = w",
                       *_in(_unless_none(keep, own)), f" if len(c{n}) > {REMEMBERED}:", f"  c{n}.clear()"]  # fmt: skip
-        lines += [
-            "elif type(v) is str:",
-            f" if v in c{n}:",
-            f"  v = c{n}[v]",
-            *_in(_in(_unless_none(keep, own))),
-            " else:",
-            *_in(_in(remembered)),
-            "else:",
-            *_in(read),
-        ]
+        taken = [
+            f"if v in c{n}:", f" v = c{n}[v]", *_in(_unless_none(keep, own)),
+            "elif not v:", *_in(blank),
+            "else:", *_in(remembered),
+        ]  # fmt: skip
+    lines = [
+        f"v = get(f{n})",
+        "if v.__class__ is str:", *_in(taken),
+        "elif v is None:", *_in(blank),
+        "else:", *_in(read),
+    ]  # fmt: skip
     return _in(lines)
 
 

@@ -24,6 +24,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import msgspec
+
 from hub.document import Position
 from hub.errors import HubError
 from hub.mapping import transforms
@@ -161,15 +163,14 @@ class BadValue:
     fix: str
 
 
-@dataclass
-class Mapped:
+class Mapped(msgspec.Struct, gc=False):
     """One record in the hub's terms. `untold` names the columns of which nothing could be read."""
 
-    columns: dict[str, Any] = dataclasses.field(default_factory=dict)
-    custom: dict[str, Any] = dataclasses.field(default_factory=dict)
-    fill: dict[str, Any] = dataclasses.field(default_factory=dict)
-    consent: dict[str, str] = dataclasses.field(default_factory=dict)
-    errors: list[BadValue] = dataclasses.field(default_factory=list)
+    columns: dict[str, Any] = {}
+    custom: dict[str, Any] = {}
+    fill: dict[str, Any] = {}
+    consent: dict[str, str] = {}
+    errors: list[BadValue] = []
     untold: tuple[str, ...] = ()
 
 

@@ -72,6 +72,8 @@ def time(value: Any) -> datetime:
         return value if value.tzinfo else value.replace(tzinfo=UTC)
     text = str(value).strip()
     try:
+        if text[-1:] == "Z":  # as nearly all come
+            return datetime.fromisoformat(text)
         if text.removeprefix("-").isdigit() and 9 <= len(text.removeprefix("-")) <= 16:
             return datetime.fromtimestamp(int(text) / 1000, UTC)
         found = datetime.fromisoformat(text)

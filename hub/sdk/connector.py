@@ -62,6 +62,7 @@ class Manifest:
     needs_contact: bool = True  # results go only to people whom this system knows; analytics take all
     repeatable: bool = True  # a push with an unknown outcome may be sent again without a second effect
     batch: int = 100  # how many pushes `push` takes at once
+    whole_events: bool = False  # webhooks tell the whole record, so nothing is read again
 
 
 class Page(msgspec.Struct, kw_only=True):
@@ -99,11 +100,12 @@ class WebhookAnswer:
     status: int = 200
 
 
-class WebhookEvent(msgspec.Struct, frozen=True, kw_only=True):
+class WebhookEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One event of a webhook call.
 
     `key` is unique for the event and the same when the vendor repeats it. `action` is `changed`, `deleted`,
-    `merged`, `restored` or `none`; `merged_ids` are the ids that `id` absorbed.
+    `merged`, `restored` or `none`; `merged_ids` are the ids that `id` absorbed. The record is read again when the event is
+    worked, unless the event tells it whole (`record`, with `changed_at`; the manifest says `whole_events`).
     """
 
     key: str
@@ -113,6 +115,7 @@ class WebhookEvent(msgspec.Struct, frozen=True, kw_only=True):
     occurred_at: datetime | None = None
     merged_ids: tuple[str, ...] = ()
     payload: dict[str, Any] = {}
+    record: Record | None = None
 
 
 class Unreadable(msgspec.Struct, frozen=True):

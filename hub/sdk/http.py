@@ -1,5 +1,7 @@
 """The one way to call a vendor: httpx, pooled and timed, with retries, quotas and token refresh. Only this module imports it.
 
+Pages of bulk reads, which are most of what is ever read, come over `hub.sdk.wire`: there httpx costs as much as all the rest.
+
 A call ends in a `Response`, or in a typed `VendorError`: `Retry` and `QuotaExhausted` (again later), `FixNeeded`
 (a person must act), `Unclear` (the vendor may have done it). No error or log line holds a token or a body.
 """
@@ -13,7 +15,7 @@ import random
 import re
 import ssl
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
@@ -30,6 +32,7 @@ import structlog
 from hub.errors import FixNeeded, QuotaExhausted, Retry, Unclear, VendorError
 from hub.sdk.connector import Limit
 from hub.sdk.quota import MemoryQuota, Quota, Sleep, admit
+from hub.sdk.wire import Answer, Lost, Origin, TooLong, Unreached, Wire
 
 log = structlog.get_logger()
 logging.getLogger("httpx").setLevel(
@@ -88,12 +91,15 @@ class Response:
     status: int
     headers: Mapping[str, str]
     body: bytes
+    shaped: Any = None  # the body as the caller's `shape`, where it gave one
 
     def json(self) -> Any:
         return msgspec.json.decode(self.body) if self.body else None
 
     def decode(self, type: type[T]) -> T:
         """The body as `type`, by msgspec. Raises `Retry` when it is not what the vendor promises."""
+        if self.shaped.__class__ is type:
+            return self.shaped
         try:
             return msgspec.json.decode(self.body, type=type)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -167,6 +173,7 @@ class Http:
         self._headers = {"User-Agent": "mailyard/0.1", "Accept": "application/json", **(headers or {})}
         self._connections = connections
         self._client: httpx.AsyncClient | None = None
+        self._wire: Wire | None = None
 
     def configured(
         self,
@@ -193,6 +200,9 @@ class Http:
         if self._client is not None:
             await self._client.aclose()
             self._client = None
+        if self._wire is not None:
+            await self._wire.close()
+            self._wire = None
 
     async def request(
         self,
@@ -208,10 +218,13 @@ class Http:
         cost: int = 1,
         repeatable: bool | None = None,
         expect_json: bool = True,
+        shape: type[Any] | None = None,
         attempts: int = ATTEMPTS,
     ) -> Response:
         """One call, retried while that is safe and useful. A 2xx answer comes back; anything else is raised.
 
+        `shape`, a msgspec type, says that this is a page of a bulk read: it comes over the fast wire, and its JSON is read
+        once, as that type, instead of being checked first and read by `decode` later.
         `repeatable` says whether a second call has no second effect (default: by method). A call that is not
         is never repeated once it may have arrived: then `Unclear` is raised.
         """
@@ -233,7 +246,8 @@ class Http:
             attempt += 1
             try:
                 credentials = dict(await self.auth.headers()) if self.auth else {}
-                response = await self._once(
+                once = self._page if shape else self._once
+                response = await once(
                     method, path, params, form, body, {**kinds, **(headers or {}), **credentials}
                 )
                 self.stats.by_status[response.status] += 1
@@ -245,7 +259,7 @@ class Http:
                 ):
                     renewed, attempt = True, attempt - 1
                     continue
-                return self._checked(_discreet(response, credentials, form), expect_json, path)
+                return self._checked(_discreet(response, credentials, form), expect_json, path, shape)
             except Unclear as error:
                 if not repeatable:
                     raise
@@ -350,9 +364,7 @@ class Http:
                 async for chunk in answer.aiter_bytes():
                     parts.extend(chunk)
                     if len(parts) > MAX_BODY_BYTES:
-                        raise FixNeeded(
-                            f"the answer is larger than {MAX_BODY_BYTES} bytes", code="TOO_LARGE", where=path
-                        )
+                        raise _too_large(path)
                 return Response(
                     answer.status_code, {k.lower(): v for k, v in answer.headers.items()}, bytes(parts)
                 )
@@ -363,17 +375,54 @@ class Http:
                 f"the answer was lost: {type(error).__name__}", code="LOST_ANSWER", where=path
             ) from None
 
-    def _checked(self, response: Response, expect_json: bool, path: str) -> Response:
+    async def _page(
+        self,
+        method: str,
+        path: str,
+        params: Any,
+        form: Mapping[str, str] | None,
+        body: bytes | None,
+        headers: Mapping[str, str],
+    ) -> Response:
+        """As `_once`, over the wire."""
+        request = httpx.Request(
+            method, self._url(path), params=params, data=form, content=body,
+            headers={**self._headers, "Accept-Encoding": "gzip, deflate", **headers},
+        )  # fmt: skip
+        if self._wire is None:
+            self._wire = Wire(
+                connections=self._connections, seconds=self.timeout_seconds, connect_seconds=10.0, max_bytes=MAX_BODY_BYTES,
+                trust=_trust(),
+            )  # fmt: skip
+        self.stats.calls += 1
+        try:
+            answer = await self._wire.ask(_origin(request.url), _written(request), bodiless=method == "HEAD")
+            content = await _unpacked(answer)
+        except TooLong:
+            raise _too_large(path) from None
+        except Unreached as error:
+            raise Retry(f"cannot connect: {error}", code="CONNECT", where=path) from None
+        except (Lost, httpx.DecodingError) as error:
+            what = "it is damaged" if isinstance(error, httpx.DecodingError) else str(error)
+            raise Unclear(f"the answer was lost: {what}", code="LOST_ANSWER", where=path) from None
+        return Response(
+            answer.status,
+            {k.decode("latin-1").lower(): v.decode("latin-1") for k, v in answer.headers},
+            content,
+        )
+
+    def _checked(self, response: Response, expect_json: bool, path: str, shape: type[Any] | None) -> Response:
         """The response when it is good; the typed error when it is not."""
         if 200 <= response.status < 300:
             if expect_json and response.body and response.status != 204:
-                self._must_be_json(response, path)
+                found = self._must_be_json(response, path, shape or msgspec.Raw)
+                return replace(response, shaped=found) if shape else response
             return response
         special = self.classify(response.status, response.headers, response.body) if self.classify else None
         raise special or _general(response, path)
 
     @staticmethod
-    def _must_be_json(response: Response, path: str) -> None:
+    def _must_be_json(response: Response, path: str, shape: type[T]) -> T:
         if "json" not in response.headers.get("content-type", "json"):
             raise Retry(
                 "a page came instead of JSON, as from a proxy or a login",
@@ -382,8 +431,10 @@ class Http:
                 where=path,
             )
         try:
-            msgspec.json.decode(response.body, type=msgspec.Raw)
-        except msgspec.DecodeError:
+            return msgspec.json.decode(response.body, type=shape)
+        except msgspec.ValidationError:
+            return None  # type: ignore[return-value]  # it is JSON: `decode` says what is wrong with it
+        except (msgspec.DecodeError, UnicodeDecodeError):
             raise Retry(
                 "the answer's JSON is cut off or damaged", code="BAD_JSON", status=502, where=path
             ) from None
@@ -419,6 +470,44 @@ class Http:
         """Full jitter, but never less than what the vendor asked for."""
         jitter = random.uniform(0, min(0.5 * 2.0**attempt, 15.0))  # noqa: S311
         return max(jitter, failure.retry_after_seconds)
+
+
+_PORTS = {"http": 80, "https": 443}
+
+
+def _origin(url: httpx.URL) -> Origin:
+    return url.scheme, url.raw_host.decode().strip("[]"), url.port or _PORTS[url.scheme]
+
+
+def _written(request: httpx.Request) -> bytes:
+    """A request as its bytes (RFC 9112, 3)."""
+    lines = [b"%b %b HTTP/1.1" % (request.method.encode("ascii"), request.url.raw_path)]
+    lines += [b"%b: %b" % pair for pair in request.headers.raw]
+    head = b"\r\n".join(lines)
+    if head.count(b"\n") + head.count(b"\r") != 2 * len(lines) - 2 or b"\0" in head:
+        raise FixNeeded("a header holds a line break or a NUL", code="BAD_HEADER", where=request.url.path)
+    return head + b"\r\n\r\n" + request.content
+
+
+def _too_large(path: str) -> FixNeeded:
+    return FixNeeded(f"the answer is larger than {MAX_BODY_BYTES} bytes", code="TOO_LARGE", where=path)
+
+
+async def _unpacked(answer: Answer) -> bytes:
+    """The body of an answer, unpacked where it came packed."""
+    if all(name.lower() != b"content-encoding" for name, _ in answer.headers):
+        return b"".join(answer.body)
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for piece in answer.body:
+            yield piece
+
+    found = bytearray()
+    async for piece in httpx.Response(answer.status, headers=answer.headers, content=pieces()).aiter_bytes():
+        found.extend(piece)
+        if len(found) > MAX_BODY_BYTES:
+            raise TooLong
+    return bytes(found)
 
 
 @cache

@@ -16,7 +16,7 @@ from hub.sdk.connector import Connector
 from hub.sdk.relay import Relay
 
 GROUP = "hub.connectors"
-BUILT_IN = {name: f"connectors.{name}" for name in ("hubspot", "google_analytics", "smtp")}
+BUILT_IN = {name: f"connectors.{name}" for name in ("hubspot", "google_analytics", "smtp", "webhook")}
 
 
 @cache

@@ -7,6 +7,8 @@ hints at a person whom another system has already named.
 
 from __future__ import annotations
 
+import hashlib
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,12 +20,13 @@ from psycopg.rows import dict_row
 
 from hub.mapping import Hint, Standing
 from hub.model import CONTACT_FIELDS
-from hub.store import addresses, erasing, merging, recognising, words
+from hub.store import addresses, copying, erasing, merging, newcomers, recognising, words
+from hub.store.copying import NOTHING
 
 COLUMNS = tuple(CONTACT_FIELDS)
 
 
-class ContactRow(msgspec.Struct, frozen=True):
+class ContactRow(msgspec.Struct, frozen=True, gc=False):
     """One mapped contact of one connection.
 
     `columns` holds hub fields with a typed column (None where the vendor has no value), `custom` the others;
@@ -40,6 +43,37 @@ class ContactRow(msgspec.Struct, frozen=True):
     vendor_changed_at: datetime | None = None
     merged_ids: tuple[str, ...] = ()
     untold: tuple[str, ...] = ()
+    text: str = ""  # see `text`; made where it is needed
+
+    def line(self) -> str:
+        """Columns and further fields as a new contact's, for a COPY."""
+        return self.text or text(self.columns, self.custom, self.fill)
+
+
+def text(columns: Mapping[str, Any], custom: Mapping[str, Any], fill: Mapping[str, Any]) -> str:
+    """What a record says, as a new contact's columns and further fields in COPY's format."""
+    if fill:
+        custom = {**fill, **custom}
+    values = _columns(columns)
+    values.append(_json(custom))
+    return copying.line(values)
+
+
+class Digest:
+    """Content hashes under one mapping: `of` gives 16 bytes over what a record says."""
+
+    def __init__(self, mapping: object) -> None:
+        self._start = hashlib.blake2b(msgspec.msgpack.encode(mapping), digest_size=16)
+
+    def of(
+        self, text: str, custom: Mapping[str, Any], fill: Mapping[str, Any], merged_ids: Sequence[str]
+    ) -> bytes:
+        """`text` is the record's; what it does not tell apart comes beside it."""
+        found = self._start.copy()
+        found.update(text.encode())
+        if fill or merged_ids:
+            found.update(msgspec.msgpack.encode((custom, fill, merged_ids)))
+        return found.digest()
 
 
 @dataclass(frozen=True)
@@ -73,17 +107,42 @@ async def merge(
     rows = list({row.external_id: row for row in rows}.values())  # the last word on a record wins
     if not rows:
         return Merged()
-    merging_ids = any(row.merged_ids for row in rows)
-    await _copy_in(conn, rows)
     values = {"connection": connection, "now": now, "run_id": run_id}
-    unchanged = await recognising.drop_unchanged(conn, values)
-    if unchanged == len(rows):
-        return Merged(unchanged=unchanged)
-    erased = await erasing.drop_erased(conn, values)
+    new, known = await recognising.look(conn, rows, values)
+    unchanged = len(rows) - len(new) - len(known)
+    barred = await erasing.barred(
+        conn, connection, [(rows[p].external_id, rows[p].columns.get("email")) for p in new]
+    )
+    erased = len(new)
+    new = [place for place in new if rows[place].external_id not in barred]
+    erased -= len(new)
+    strangers, others = await recognising.strangers(conn, [rows[place] for place in new], rows, match)
+    told = [rows[place] for place, _ in known] + others
+    merged = Merged(unchanged=unchanged)
+    if told:
+        await _copy_in(conn, told, [id for _, id in known] + [None] * len(others))
+        merged = await _settle(conn, told, values, on_blank=on_blank, match=match, standing=standing)
+    if strangers:
+        await newcomers.insert(conn, strangers, values)
+    return Merged(len(strangers) + merged.created, merged.changed, unchanged, merged.gone, erased)
+
+
+async def _settle(
+    conn: AsyncConnection[Any],
+    rows: Sequence[ContactRow],
+    values: dict[str, Any],
+    *,
+    on_blank: Mapping[str, str],
+    match: Sequence[Hint],
+    standing: Sequence[Standing],
+) -> Merged:
+    """Bring in what stands in `incoming_contact`: records that are known and say something new, and new ones that may mean
+    somebody who is known."""
+    merging_ids = any(row.merged_ids for row in rows)
     await recognising.recognise(conn, match, values, absorbed=merging_ids)
     created = await _insert_new(conn, values)
     changed = gone = 0
-    if created < len(rows) - unchanged - erased:
+    if created < len(rows):
         contested = await words.hear(conn, on_blank, standing, values)
         changed = await _update_known(conn, on_blank, values, contested=contested)
         gone = await _settle_states(conn, values, told=any(row.state != "live" for row in rows))
@@ -92,66 +151,54 @@ async def merge(
         gone += await _absorb(conn, values)
     if any("other_emails" in row.custom for row in rows):
         await addresses.note_others(conn, values)
-    return Merged(created=created, changed=changed, unchanged=unchanged, gone=gone, erased=erased)
+    return Merged(created=created, changed=changed, gone=gone)
 
 
-async def _copy_in(conn: AsyncConnection[Any], rows: Sequence[ContactRow]) -> None:
+async def _copy_in(
+    conn: AsyncConnection[Any], rows: Sequence[ContactRow], contact_ids: Sequence[int | None]
+) -> None:
+    """Rows into `incoming_contact`, each with the contact that its id means already."""
     await conn.execute(
         """
         CREATE TEMPORARY TABLE IF NOT EXISTS incoming_contact (
             external_id text, state text, vendor_changed_at timestamptz, content_hash bytea, merged_ids text[],
             email text, first_name text, last_name text, company text, job_title text, phone text, country text,
             city text, language text, time_zone text, lifecycle text, owner text, created_at timestamptz,
-            custom jsonb, fill jsonb, untold text[], contact_id bigint, known boolean DEFAULT false,
+            custom jsonb, fill jsonb, untold text[], contact_id bigint, known boolean,
             contested boolean DEFAULT false, resolved jsonb
         ) ON COMMIT DELETE ROWS
         """
     )
     await conn.execute("DELETE FROM incoming_contact")  # two batches may share a transaction
-    names = (
-        "content_hash", "external_id", "state", "vendor_changed_at", "merged_ids", *COLUMNS, "custom", "fill", "untold",
+    lines = [_incoming(row, contact_id) for row, contact_id in zip(rows, contact_ids, strict=True)]
+    await copying.into(conn, _INCOMING, lines)
+
+
+_INCOMING = f"""COPY incoming_contact (contact_id, known, content_hash, external_id, state, vendor_changed_at, merged_ids,
+                {", ".join(COLUMNS)}, custom, fill, untold) FROM STDIN {copying.FORMAT}""".encode()
+
+
+def _incoming(row: ContactRow, contact_id: int | None) -> str:
+    head = f"{NOTHING}\tf" if contact_id is None else f"{contact_id}\tt"
+    values = copying.line(
+        (row.external_id, row.state, copying.instant(row.vendor_changed_at), copying.array(row.merged_ids),
+         *_columns(row.columns), _json(row.custom), _json(row.fill), copying.array(row.untold))
     )  # fmt: skip
-    async with (
-        conn.cursor() as cursor,
-        cursor.copy(
-            f"COPY incoming_contact ({', '.join(names)}) FROM STDIN (NULL '{NOTHING}')".encode()
-        ) as copy,
-    ):
-        await copy.write("".join([_line(row) for row in rows]).encode())
+    return f"{head}\t\\\\x{row.content_hash.hex()}\t{values}"
 
 
-_TEXTS = COLUMNS[:-1]
-"""All columns are texts but the last one, `created_at`."""
-NOTHING = "\x01"
-"""What stands for no value in a COPY; no vendor sends it."""
-_ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
+_ALL = operator.itemgetter(*COLUMNS)
+_UNTOLD = dict.fromkeys(COLUMNS)
 
 
-def _line(row: ContactRow) -> str:
-    """A row in COPY's text format. Values are joined by NUL, which none of them holds, and escaped together."""
-    get = row.columns.get
-    created_at = get("created_at")
-    changed_at = row.vendor_changed_at
-    line = "\0".join(
-        (row.external_id, row.state, NOTHING if changed_at is None else changed_at.isoformat(), _array(row.merged_ids),
-         *[NOTHING if (value := get(name)) is None else value for name in _TEXTS],
-         NOTHING if created_at is None else created_at.isoformat(), _json(row.custom), _json(row.fill), _array(row.untold))
-    )  # fmt: skip
-    if "\\" in line or "\n" in line or "\t" in line or "\r" in line:
-        line = line.translate(_ESCAPES)
-    return f"\\\\x{row.content_hash.hex()}\t{line.replace(chr(0), chr(9))}\n"
+def _columns(columns: Mapping[str, Any]) -> list[str]:
+    found = list(_ALL(columns if len(columns) == len(COLUMNS) else {**_UNTOLD, **columns}))
+    found[-1] = copying.instant(found[-1])
+    return [NOTHING if value is None else value for value in found] if None in found else found
 
 
 def _json(values: Mapping[str, Any]) -> str:
     return msgspec.json.encode(values).decode() if values else "{}"
-
-
-def _array(texts: Sequence[str]) -> str:
-    """A text[] as PostgreSQL writes it."""
-    if not texts:
-        return "{}"
-    quoted = (text.replace("\\", "\\\\").replace('"', '\\"') for text in texts)
-    return "{" + ",".join(f'"{text}"' for text in quoted) + "}"
 
 
 async def _insert_new(conn: AsyncConnection[Any], values: dict[str, Any]) -> int:

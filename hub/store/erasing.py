@@ -174,24 +174,25 @@ async def receipts(
         return list(await cursor.fetchall())
 
 
-async def drop_erased(conn: Connection, values: Mapping[str, Any]) -> int:
-    """Take the rows out of `incoming_contact` that mean somebody who was erased, by the record's id or the address. Returns
-    how many. Only records that are new to us are looked at: those of an erased person are none of ours any more."""
+async def barred(conn: Connection, connection: str, records: Sequence[tuple[str, str | None]]) -> set[str]:
+    """Which of these records (id, address) of a connection mean somebody who was erased, by the one or the other: their ids.
+    Only records that are new to us need to be asked: those of an erased person are none of ours any more."""
+    if not records:
+        return set()
     cursor = await conn.execute("SELECT EXISTS (SELECT FROM erased)")
     row = await cursor.fetchone()
     if not row or not row[0]:
-        return 0
+        return set()
+    ids, emails = (list(column) for column in zip(*records, strict=True))
     cursor = await conn.execute(
         """
-        DELETE FROM incoming_contact n
-        WHERE NOT EXISTS (SELECT FROM contact_identity i WHERE i.connection = %(connection)s AND i.object = 'contact'
-                          AND i.external_id = n.external_id)
-          AND EXISTS (SELECT FROM erased e WHERE (e.connection, e.object, e.hash) IN (
-                (%(connection)s, 'contact', address_hash(n.external_id)), ('', 'address', address_hash(coalesce(n.email, '')))))
+        SELECT n.id FROM unnest(%s::text[], %s::text[]) AS n (id, email)
+        WHERE EXISTS (SELECT FROM erased e WHERE (e.connection, e.object, e.hash) IN (
+            (%s, 'contact', address_hash(n.id)), ('', 'address', address_hash(coalesce(n.email, '')))))
         """,
-        values,
+        [ids, emails, connection],
     )
-    return cursor.rowcount
+    return {row[0] for row in await cursor.fetchall()}
 
 
 async def unbarred(conn: Connection, email: str) -> None:

@@ -48,7 +48,7 @@ async def recognise(conn: AsyncConnection[Any]) -> int:
     cursor = await conn.execute(
         """
         UPDATE list_import i SET contact_id = n.id FROM (
-            SELECT c.email, min(c.id) AS id FROM list_touch t JOIN contact c ON c.id = t.contact_id
+            SELECT c.email, min(c.id) AS id FROM touched t JOIN contact c ON c.id = t.contact_id
             WHERE t.what = 'contact' AND c.state = 'live' AND EXISTS (SELECT FROM list_import WHERE contact_id IS NULL)
             GROUP BY c.email) n
         WHERE i.contact_id IS NULL AND i.address = n.email

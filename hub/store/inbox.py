@@ -71,6 +71,7 @@ class Entry:
     action: str
     merged_ids: list[str]
     attempts: int
+    record: dict[str, Any] | None
     headers: dict[str, str] | None
     body: bytes | None
     received_at: datetime
@@ -97,10 +98,12 @@ async def store(conn: AsyncConnection[Any], post: Post) -> Stored:
     # json and not jsonb: it is read once, column by column, in half of the time.
     cursor = await conn.execute(
         """
-        INSERT INTO inbox (connection, event_key, object, external_id, action, merged_ids, payload, occurred_at, received_at)
-        SELECT %s, key, object, id, action, merged_ids, payload, occurred_at, %s
+        INSERT INTO inbox (connection, event_key, object, external_id, action, merged_ids, payload, record, occurred_at,
+            received_at)
+        SELECT %s, key, object, id, coalesce(action, 'changed'), coalesce(merged_ids, '{}'), coalesce(payload, '{}'), record,
+               occurred_at, %s
         FROM json_to_recordset(%s::json) AS event (key text, object text, id text, action text, merged_ids text[],
-             payload jsonb, occurred_at timestamptz)
+             payload jsonb, record jsonb, occurred_at timestamptz)
         ON CONFLICT (connection, event_key) DO NOTHING
         """,
         [post.connection, post.received_at, encoded.decode()],
@@ -130,7 +133,8 @@ def _with_short_key(event: WebhookEvent) -> WebhookEvent:
 async def waiting(conn: AsyncConnection[Any], connection: str, limit: int) -> list[Entry]:
     """New events of a connection that are due, oldest first, locked for the caller's transaction."""
     cursor = await conn.execute(
-        """SELECT id, object, external_id, action, merged_ids, attempts, headers, body, received_at FROM inbox
+        """SELECT id, object, external_id, action, merged_ids, attempts, record, headers, body, received_at
+           FROM inbox
            WHERE connection = %s AND state = 'new' AND due_at <= clock_timestamp() ORDER BY id LIMIT %s
            FOR UPDATE SKIP LOCKED""",
         [connection, limit],
@@ -139,11 +143,26 @@ async def waiting(conn: AsyncConnection[Any], connection: str, limit: int) -> li
 
 
 async def done(conn: AsyncConnection[Any], ids: Sequence[int]) -> None:
-    """Worked. Of a call that was kept whole the body is let go: its events are there now."""
+    """Worked. What a record held, and the body of a call that was kept whole, are let go: they are taken in now."""
     await conn.execute(
-        "UPDATE inbox SET state = 'done', reason = '', body = NULL, headers = NULL WHERE id = ANY(%s)",
+        "UPDATE inbox SET state = 'done', reason = '', record = NULL, body = NULL, headers = NULL WHERE id = ANY(%s)",
         [list(ids)],
     )
+
+
+async def known_since(
+    conn: AsyncConnection[Any], connection: str, object: str, ids: Sequence[str]
+) -> dict[str, datetime]:
+    """id -> the vendor's time of what the hub holds of a record."""
+    table = {
+        "contact": "contact_identity WHERE object = 'contact' AND", "deal": "deal WHERE",
+    }[object]  # fmt: skip
+    cursor = await conn.execute(
+        f"""SELECT external_id, vendor_changed_at FROM {table} connection = %s AND external_id = ANY(%s)
+            AND vendor_changed_at IS NOT NULL""".encode(),
+        [connection, list(ids)],
+    )
+    return dict(await cursor.fetchall())
 
 
 async def failed(conn: AsyncConnection[Any], ids: Sequence[int], reason: str, *, final: bool = False) -> None:

@@ -113,7 +113,7 @@ async def difference(
     """
     some = contacts is not None
     among = " AND contact_id = ANY(%(contacts)s::bigint[])" if some else ""
-    calm = " AND NOT EXISTS (SELECT FROM list_touch t WHERE t.contact_id = coalesce(w.id, m.contact_id))"
+    calm = " AND NOT EXISTS (SELECT FROM touched t WHERE t.contact_id = coalesce(w.id, m.contact_id))"
     cursor = await conn.execute(
         f"""
         SELECT w.id, m.contact_id FROM ({rule.select(only_contacts=some)}) w
@@ -250,7 +250,7 @@ async def all_sizes(conn: AsyncConnection[Any], *, now: datetime) -> list[dict[s
             """
             SELECT l.name, l.size AS members, coalesce(s.joined, 0)::bigint AS joined, coalesce(s."left", 0)::bigint AS "left",
                    l.refreshed_at, extract(epoch FROM %(now)s - l.refreshed_at)::float8 AS age_seconds,
-                   (SELECT count(DISTINCT contact_id) FROM list_touch) AS waiting,
+                   (SELECT count(DISTINCT contact_id) FROM touched) AS waiting,
                    l.due_at, l.verified_at, l.waits_for, l.problem, l.rule
             FROM list l LEFT JOIN LATERAL (
                 SELECT sum(joined) AS joined, sum("left") AS "left" FROM list_size z

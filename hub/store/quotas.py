@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+
+from psycopg.types.json import Jsonb
 
 from hub.sdk.connector import Limit
 from hub.sdk.quota import room
@@ -76,28 +77,31 @@ class PostgresQuota:
         if paused := await cursor.fetchone():
             return float(paused[0]), paused[1]
         # Limits are taken in one order by everybody, so that two callers never wait for each other.
-        for limit in sorted(limits, key=lambda limit: limit.name):
-            cursor = await conn.execute(
-                """
-                INSERT INTO quota AS q (account, limit_name, window_start, used)
-                VALUES (%(account)s, %(name)s, clock_timestamp(), %(cost)s)
-                ON CONFLICT (account, limit_name) DO UPDATE SET
-                    used = CASE WHEN q.window_start + %(window)s <= clock_timestamp() THEN 0 ELSE q.used END + %(cost)s,
-                    window_start = CASE WHEN q.window_start + %(window)s <= clock_timestamp()
-                                        THEN clock_timestamp() ELSE q.window_start END
-                RETURNING used, greatest(extract(epoch FROM window_start + %(window)s - clock_timestamp()), 0.001)
-                """,
-                {
-                    "account": account,
-                    "name": limit.name,
-                    "cost": cost,
-                    "window": timedelta(seconds=limit.seconds),
-                },
-            )
-            row = await cursor.fetchone()
-            assert row is not None
-            if row[0] > room(limit, share):
-                raise _Full(float(row[1]), limit.name)
+        ordered = sorted(limits, key=lambda limit: limit.name)
+        window = "make_interval(secs => (%(seconds)s::jsonb ->> q.limit_name)::float8)"
+        cursor = await conn.execute(
+            f"""
+            INSERT INTO quota AS q (account, limit_name, window_start, used)
+            SELECT %(account)s, name, clock_timestamp(), %(cost)s
+            FROM unnest(%(names)s::text[]) WITH ORDINALITY AS l (name, place) ORDER BY place
+            ON CONFLICT (account, limit_name) DO UPDATE SET
+                used = CASE WHEN q.window_start + {window} <= clock_timestamp() THEN 0 ELSE q.used END + %(cost)s,
+                window_start = CASE WHEN q.window_start + {window} <= clock_timestamp()
+                                    THEN clock_timestamp() ELSE q.window_start END
+            RETURNING limit_name, used, greatest(extract(epoch FROM window_start + {window} - clock_timestamp()), 0.001)
+            """,
+            {
+                "account": account,
+                "names": [limit.name for limit in ordered],
+                "seconds": Jsonb({limit.name: limit.seconds for limit in ordered}),
+                "cost": cost,
+            },
+        )
+        taken = {name: (used, seconds) for name, used, seconds in await cursor.fetchall()}
+        for limit in ordered:
+            used, seconds = taken[limit.name]
+            if used > room(limit, share):
+                raise _Full(float(seconds), limit.name)
         return 0.0, ""
 
     async def pause(self, account: str, limit: str, seconds: float, reason: str) -> None:

@@ -8,41 +8,99 @@ Who was archived or deleted and comes again under a new id is the same person, s
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from psycopg import AsyncConnection
 from psycopg.sql import SQL, Composable, Identifier, Literal
 
 from hub.mapping import Hint
 from hub.model import CONTACT_FIELDS
+from hub.store import copying
+
+if TYPE_CHECKING:
+    from hub.store.contacts import ContactRow
+
+EMAIL = Hint("email")
 
 
-async def drop_unchanged(conn: AsyncConnection[Any], values: Mapping[str, Any]) -> int:
-    """Take the rows out of `incoming_contact` that say what they said last time. Returns how many."""
+async def look(
+    conn: AsyncConnection[Any], rows: Sequence[ContactRow], values: Mapping[str, Any]
+) -> tuple[list[int], list[tuple[int, int]]]:
+    """The places of rows whose id is new, and (place, contact) of those that say something else than last time.
+
+    Each id is looked up by itself, and the statement planned anew: a plan that was made while the tables were small would stay.
+    """
     cursor = await conn.execute(
         """
-        DELETE FROM incoming_contact n USING contact_identity i
-        WHERE i.connection = %(connection)s AND i.object = 'contact' AND i.external_id = n.external_id
-          AND i.content_hash = n.content_hash AND i.state = n.state
+        WITH seen AS MATERIALIZED (
+            SELECT n.place, (SELECT CASE WHEN i.content_hash = n.hash AND i.state = n.state THEN 0 ELSE i.contact_id END
+                             FROM contact_identity i
+                             WHERE i.connection = %s AND i.object = 'contact' AND i.external_id = n.id) AS contact_id
+            FROM unnest(%s::text[], %s::bytea[], %s::text[]) WITH ORDINALITY AS n (id, hash, state, place)
+        )
+        SELECT array_agg(place - 1) FILTER (WHERE contact_id IS NULL), array_agg(place - 1) FILTER (WHERE contact_id <> 0),
+               array_agg(contact_id) FILTER (WHERE contact_id <> 0)
+        FROM seen
         """,
-        values,
+        [
+            values["connection"],
+            copying.array([row.external_id for row in rows]),
+            copying.binaries([row.content_hash for row in rows]),
+            copying.array([row.state for row in rows]),
+        ],
+        prepare=False,
     )
-    return cursor.rowcount
+    found = await cursor.fetchone()
+    assert found is not None
+    new, known, contacts = (each or [] for each in found)
+    return new, list(zip(known, contacts, strict=True))
+
+
+async def strangers(
+    conn: AsyncConnection[Any], new: Sequence[ContactRow], batch: Sequence[ContactRow], match: Sequence[Hint]
+) -> tuple[list[ContactRow], list[ContactRow]]:
+    """New rows that nothing connects with anybody, and the others: whose address somebody has, who absorbed another record or
+    were absorbed, who are gone already, who have a value for a hint of another kind, who tell of further addresses.
+    """
+    absorbed = {old for row in batch if row.merged_ids for old in row.merged_ids}
+    further = [hint.field for hint in match if hint != EMAIL]
+    asked = EMAIL in match
+    plain: list[ContactRow] = []
+    others: list[ContactRow] = []
+    for row in new:
+        apart = (
+            row.state == "live" and not row.merged_ids and row.external_id not in absorbed and "other_emails" not in row.custom
+            and not (further and any(row.columns.get(field) or row.custom.get(field) for field in further))
+        )  # fmt: skip
+        (plain if apart else others).append(row)
+    held = await _held(conn, [row.columns.get("email") or "" for row in plain]) if asked and plain else set()
+    if held:
+        others += [row for place, row in enumerate(plain) if place in held]
+        plain = [row for place, row in enumerate(plain) if place not in held]
+    return plain, others
+
+
+async def _held(conn: AsyncConnection[Any], emails: Sequence[str]) -> set[int]:
+    """The places of addresses that somebody has or had."""
+    cursor = await conn.execute(
+        """
+        SELECT array_agg(n.place - 1) FROM unnest(%s::text[]) WITH ORDINALITY AS n (email, place)
+        WHERE n.email <> '' AND ((SELECT true FROM contact c WHERE c.email = n.email LIMIT 1)
+                              OR (SELECT true FROM contact_address o WHERE o.email = n.email LIMIT 1))
+        """,
+        [copying.array(emails)],
+        prepare=False,
+    )
+    found = await cursor.fetchone()
+    return set(found[0] or ()) if found else set()
 
 
 async def recognise(
     conn: AsyncConnection[Any], match: Sequence[Hint], values: Mapping[str, Any], *, absorbed: bool
 ) -> None:
-    """Find the contact behind each row of `incoming_contact`: by its id, by an id it `absorbed`, or by the first hint
+    """Find the contact behind each row of `incoming_contact` whose id is new: by an id it `absorbed`, or by the first hint
     that means one person only.
     """
-    await conn.execute(
-        """
-        UPDATE incoming_contact n SET contact_id = i.contact_id, known = true FROM contact_identity i
-        WHERE i.connection = %(connection)s AND i.object = 'contact' AND i.external_id = n.external_id
-        """,
-        values,
-    )
     if absorbed:
         await conn.execute(
             # A merge that makes a new id keeps the person whom the oldest of the old ids means.

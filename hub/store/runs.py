@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -109,8 +109,25 @@ async def reject(conn: AsyncConnection[Any], run_id: int, rows: Sequence[Rejecte
         await cursor.executemany(
             """INSERT INTO run_reject (run_id, object, external_id, code, message, fix, row, at)
                VALUES (%s, %s, %s, %s, %s, %s, %s, %s)""",
-            [(run_id, r.object, r.id, r.code, r.message, r.fix, Jsonb(r.row), now) for r in rows],
+            [
+                (
+                    run_id,
+                    *map(_without_nul, (r.object, r.id, r.code, r.message, r.fix)),
+                    Jsonb(_without_nul(r.row)),
+                    now,
+                )
+                for r in rows
+            ],
         )
+
+
+def _without_nul(value: Any) -> Any:
+    """PostgreSQL holds no NUL in its texts; a vendor's value may have one, and that may be why it was rejected."""
+    if isinstance(value, str):
+        return value.replace("\0", "\N{SYMBOL FOR NULL}") if "\0" in value else value
+    if isinstance(value, dict):
+        return {_without_nul(key): _without_nul(each) for key, each in value.items()}
+    return [_without_nul(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 async def read_cursor(conn: AsyncConnection[Any], connection: str, stream: str) -> dict[str, Any]:
@@ -186,6 +203,19 @@ async def one(conn: AsyncConnection[Any], run_id: int) -> dict[str, Any] | None:
             return None
         await cursor.execute("SELECT * FROM run_reject WHERE run_id = %s ORDER BY id LIMIT 1000", [run_id])
         return {**run, "rejects": list(await cursor.fetchall())}
+
+
+async def exists(conn: AsyncConnection[Any], run_id: int) -> bool:
+    cursor = await conn.execute("SELECT FROM run WHERE id = %s", [run_id])
+    return await cursor.fetchone() is not None
+
+
+async def rejects(conn: AsyncConnection[Any], run_id: int) -> AsyncIterator[dict[str, Any]]:
+    """All rejected rows of a run in their order, from a cursor in the caller's transaction."""
+    async with conn.cursor("rejects", row_factory=dict_row) as cursor:
+        await cursor.execute("SELECT * FROM run_reject WHERE run_id = %s ORDER BY id", [run_id])
+        async for row in cursor:
+            yield row
 
 
 async def newest(conn: AsyncConnection[Any], kind: str) -> dict[str, Any] | None:

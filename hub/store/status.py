@@ -43,3 +43,26 @@ async def numbers(conn: AsyncConnection[Any], *, now: datetime) -> dict[str, Any
         "inbox": await inbox.counts(conn),
         "opt_outs": await obligations.sums(conn, now=now),
     }
+
+
+async def ages(conn: AsyncConnection[Any], *, now: datetime) -> dict[str, dict[str, Any]]:
+    """Seconds since each stream was last read to its end, and for how long the oldest of what is due has waited."""
+    streams = await conn.execute(
+        """SELECT connection, stream, extract(epoch FROM %s - max(finished_at)) FROM run
+           WHERE kind = 'pull' AND state = 'done' GROUP BY 1, 2 ORDER BY 1, 2""",
+        [now],
+    )
+    found: dict[str, dict[str, float]] = {}
+    for connection, stream, age in await streams.fetchall():
+        found.setdefault(connection, {})[stream] = float(age)
+    waiting = await conn.execute(
+        """SELECT 'mail', extract(epoch FROM %(now)s - min(coalesce(not_before, queued_at))) FROM delivery
+               WHERE state = 'queued' AND coalesce(not_before, '-infinity') <= %(now)s
+           UNION ALL SELECT 'outbox', extract(epoch FROM %(now)s - min(created_at)) FROM outbox WHERE state = 'queued'
+           UNION ALL SELECT 'inbox', extract(epoch FROM %(now)s - min(received_at)) FROM inbox WHERE state = 'new'""",
+        {"now": now},
+    )
+    return {
+        "stream_age_seconds": found,
+        "waiting_seconds": {what: float(age or 0) for what, age in await waiting.fetchall()},
+    }

@@ -19,8 +19,9 @@ async def take(conn: AsyncConnection[Any], wanted: Collection[str], most: int) -
     """
     cursor = await conn.execute(
         """
-        WITH taken AS (DELETE FROM list_touch RETURNING contact_id, what),
-        each AS (SELECT DISTINCT what, contact_id FROM taken WHERE what = ANY(%(wanted)s))
+        WITH taken AS (DELETE FROM list_touch RETURNING contact_id, contacts, what),
+        each AS (SELECT DISTINCT what, c AS contact_id FROM taken, unnest(coalesce(contacts, ARRAY[contact_id])) AS c
+                 WHERE what = ANY(%(wanted)s))
         SELECT what, CASE WHEN count(*) <= %(most)s THEN array_agg(contact_id) END FROM each GROUP BY what
         """,
         {"wanted": list(wanted), "most": most},
@@ -30,7 +31,8 @@ async def take(conn: AsyncConnection[Any], wanted: Collection[str], most: int) -
 
 async def add(conn: AsyncConnection[Any], contacts: Sequence[int], what: str) -> None:
     """Touch contacts from the hub's own code."""
-    await conn.execute("INSERT INTO list_touch SELECT unnest(%s::bigint[]), %s", [list(contacts), what])
+    if contacts:
+        await conn.execute("INSERT INTO list_touch (contacts, what) VALUES (%s, %s)", [list(contacts), what])
 
 
 async def too_many(conn: AsyncConnection[Any]) -> int:

@@ -29,13 +29,23 @@ WORDS = """
 """
 """The word that stands for each field of each of these people. Needs `people` and what `ranks` gives."""
 
-LINEAGE = """
+_TEXTS = ", ".join(
+    f"('{name}', b.{name}, a.{name})" for name in (*CONTACT_FIELDS, "state") if name != "created_at"
+)
+
+LINEAGE = f"""
         differences AS (
             SELECT a.id, (
-                SELECT jsonb_object_agg(n.key, jsonb_build_array(o.value, n.value))
-                FROM jsonb_each((to_jsonb(a) || a.fields) - '{fields,changed_at,id,merged_into}'::text[]) n
-                LEFT JOIN jsonb_each((to_jsonb(b) || b.fields) - '{fields,changed_at,id,merged_into}'::text[]) o USING (key)
-                WHERE n.value IS DISTINCT FROM o.value
+                SELECT jsonb_object_agg(d.key, jsonb_build_array(d.old, d.new)) FROM (
+                    SELECT key, to_jsonb(old) AS old, to_jsonb(new) AS new FROM (VALUES {_TEXTS}) v (key, old, new)
+                    WHERE old IS DISTINCT FROM new
+                    UNION ALL
+                    SELECT 'created_at', to_jsonb(b.created_at), to_jsonb(a.created_at)
+                    WHERE b.created_at IS DISTINCT FROM a.created_at
+                    UNION ALL
+                    SELECT n.key, o.value, n.value FROM jsonb_each(a.fields) n LEFT JOIN jsonb_each(b.fields) o USING (key)
+                    WHERE a.fields <> b.fields AND n.value IS DISTINCT FROM o.value
+                ) d
             ) AS diff
             FROM after a JOIN before b USING (id)
         ), lineage AS (
@@ -50,7 +60,7 @@ LINEAGE = """
             WHERE diff -> 'email' ->> 0 <> ''
             ON CONFLICT (contact_id, email) DO UPDATE SET kind = excluded.kind
         )
-        SELECT count(*), coalesce(array_agg(contact_id) FILTER (WHERE diff -> 'email' ->> 0 <> ''), '{}') FROM lineage
+        SELECT count(*), coalesce(array_agg(contact_id) FILTER (WHERE diff -> 'email' ->> 0 <> ''), '{{}}') FROM lineage
 """
 """After `before` and `after`, the same contacts: their differences kept as lineage, former addresses kept as such. Gives how
 many changed, and which of them got another address. No difference writes nothing."""

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
+
+import msgspec
 
 from hub.clock import Clock
 from hub.errors import Drop, Retry, VendorError
 from hub.mapping import Mapping
+from hub.model import Record
 from hub.sdk.connector import Connector, WebhookRequest
 from hub.store import inbox
 from hub.store.database import Database
-from hub.sync.pull import refresh_records
+from hub.sync.pull import refresh_records, take_records
 
 BATCH = 500
 PAUSE_SECONDS = 10.0
@@ -46,7 +49,9 @@ async def work(db: Database, clock: Clock, connector: Connector[Any], mapping: M
                 await inbox_work.read_again(entry)
         events = [entry for entry in entries if entry.action != inbox.UNREAD]
         for object in OBJECTS:
-            await inbox_work.refresh(object, [entry for entry in events if entry.object == object])
+            of_kind = [entry for entry in events if entry.object == object]
+            await inbox_work.take(object, [entry for entry in of_kind if entry.record is not None])
+            await inbox_work.refresh(object, [entry for entry in of_kind if entry.record is None])
         unknown = [entry for entry in events if entry.object not in OBJECTS]
         await inbox_work.failed(unknown, "the hub keeps no object of this kind", final=True)
 
@@ -80,6 +85,22 @@ class _Work:
         else:
             await self.done(entries)
 
+    async def take(self, object: str, entries: Sequence[inbox.Entry]) -> None:
+        """Store the records that events tell whole: of each the newest, unless the hub knows a newer one."""
+        if not entries:
+            return
+        newest: dict[str, Record] = {}
+        for entry in entries:
+            record = msgspec.convert(entry.record, Record, strict=False)
+            before = newest.get(record.id)
+            if before is None or _at(before) <= _at(record):
+                newest[record.id] = record
+        async with self.db.connection() as conn:
+            known = await inbox.known_since(conn, self.connector.name, object, list(newest))
+        fresh = [r for r in newest.values() if r.id not in known or known[r.id] <= _at(r)]
+        await take_records(self.db, self.clock, self.connector, self.mapping, object, fresh)
+        await self.done(entries)
+
     async def read_again(self, entry: inbox.Entry) -> None:
         """A call that was not understood, replayed: perhaps the connector knows more now."""
         request = WebhookRequest("POST", "", entry.headers or {}, entry.body or b"", self.clock.wall())
@@ -104,3 +125,7 @@ class _Work:
         async with self.db.transaction() as conn:
             await inbox.failed(conn, [entry.id for entry in entries], reason, final=final)
         self.worked.failed += len(entries)
+
+
+def _at(record: Record) -> datetime:
+    return record.changed_at or datetime.min.replace(tzinfo=UTC)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -17,14 +18,16 @@ from hub.errors import FixNeeded, Retry, VendorError
 from hub.mapping import Mapping
 from hub.model import Record, RecordState, Rejected
 from hub.sdk.connector import Connector, Cursor, Page
-from hub.sdk.http import metered
+from hub.sdk.http import Stats, metered
 from hub.store import addresses, consent, contacts, deals, runs, segments
 from hub.store.database import Database
 from hub.sync.vanished import Watch
 
 log = structlog.get_logger()
 
-BATCH_RECORDS = 1_000
+BATCH_RECORDS = 5_000
+BATCH_SECONDS = 5.0
+"""A vendor that is slow is stored after so long all the same: what was read and not stored is read again after a crash."""
 RESUME_SECONDS = 30.0
 OBJECTS = {"contacts": "contact", "deals": "deal", "segments": "segment"}
 
@@ -97,7 +100,7 @@ async def pull(
 
 
 async def _batches(pages: AsyncIterator[Page]) -> AsyncIterator[Page]:
-    """Pages gathered to about `BATCH_RECORDS`, the next one being fetched while the last is stored.
+    """Pages gathered to about `BATCH_RECORDS`, the next ones being fetched while the last are stored.
 
     What was read before a vendor fails is handed on first, then the failure is raised.
     """
@@ -106,12 +109,13 @@ async def _batches(pages: AsyncIterator[Page]) -> AsyncIterator[Page]:
     async def read() -> None:
         gathered: Page | None = None
         end: VendorError | None = None
+        since = time.monotonic()
         try:
             async for page in pages:
                 gathered = _joined(gathered, page)
-                if len(gathered.records) >= BATCH_RECORDS:
+                if len(gathered.records) >= BATCH_RECORDS or time.monotonic() - since >= BATCH_SECONDS:
                     await queue.put(gathered)
-                    gathered = None
+                    gathered, since = None, time.monotonic()
         except VendorError as error:
             end = error
         except Exception as error:  # a connector's own bug must reach the run, not die in this task
@@ -140,13 +144,11 @@ async def _batches(pages: AsyncIterator[Page]) -> AsyncIterator[Page]:
 
 def _joined(first: Page | None, then: Page) -> Page:
     if first is None:
-        return then
-    return Page(
-        records=first.records + then.records,
-        cursor=then.cursor,
-        rejected=first.rejected + then.rejected,
-        done=then.done,
-    )
+        return Page(records=[*then.records], cursor=then.cursor, rejected=[*then.rejected], done=then.done)
+    first.records += then.records  # in place: gathered page by page, a copy each would be quadratic
+    first.rejected += then.rejected
+    first.cursor, first.done = then.cursor, then.done
+    return first
 
 
 async def refresh_records(
@@ -162,13 +164,43 @@ async def refresh_records(
             if not gone:
                 raise
             records = await watch.narrowed(object).read(object, ids)
+    return await _keep_told(db, clock, _Told(connector, mapping, watch, calls), object, records, gone)
+
+
+async def take_records(
+    db: Database,
+    clock: Clock,
+    connector: Connector[Any],
+    mapping: Mapping,
+    object: str,
+    records: Sequence[Record],
+) -> runs.Counts:
+    """Store records that webhooks told whole, as one run."""
+    watch = Watch(connector, mapping, clock)
+    with metered() as calls:
+        return await _keep_told(db, clock, _Told(connector, mapping, watch, calls), object, records, [])
+
+
+@dataclass(frozen=True)
+class _Told:
+    """Where records came from that no stream brought, and what it cost so far to have them."""
+
+    connector: Connector[Any]
+    mapping: Mapping
+    watch: Watch
+    calls: Stats
+
+
+async def _keep_told(
+    db: Database, clock: Clock, told: _Told, object: str, records: Sequence[Record], gone: Sequence[Rejected]
+) -> runs.Counts:
     async with db.transaction() as conn:
-        run_id = await runs.start(conn, "webhook", connector.name, object, now=clock.now())
-    store = _Store(db, clock, connector, mapping, run_id, watch)
+        run_id = await runs.start(conn, "webhook", told.connector.name, object, now=clock.now())
+    store = _Store(db, clock, told.connector, told.mapping, run_id, told.watch)
     with metered() as more:
         counts = await store.keep(object, records, gone, None)
-    calls.add(more)
-    counts.http = calls.as_dict()
+    told.calls.add(more)
+    counts.http = told.calls.as_dict()
     async with db.transaction() as conn:
         await runs.finish(conn, run_id, counts, state="done", now=clock.now())
     return counts
@@ -188,7 +220,6 @@ class _Store:
     ) -> None:
         self.db, self.clock, self.connection, self.run_id = db, clock, connector.name, run_id
         self.watch = watch or Watch(connector, mapping, clock)
-        # Who wins over whom is part of what a row says: after a change of it a full pull settles every field anew.
         self._ranks = _content_hash([(s.field, s.connection, s.rank) for s in mapping.standing])
 
     @property
@@ -217,7 +248,9 @@ class _Store:
 
     def _map(self, object: str, records: Sequence[Record]) -> tuple[list[tuple[Any, ...]], list[Rejected]]:
         """(row, consent statements) for each record, and what could not be understood of it."""
-        to_row = {"contact": self._contact, "deal": self._deal, "segment": self._segment}[object]
+        if object == "contact":
+            return self._contacts(records)
+        to_row = {"deal": self._deal, "segment": self._segment}[object]
         rows: list[tuple[Any, ...]] = []
         bad: list[Rejected] = []
         for record in records:
@@ -226,32 +259,36 @@ class _Store:
             bad.extend(problems)
         return rows, bad
 
-    def _contact(self, record: Record) -> tuple[tuple[Any, ...], list[Rejected]]:
-        mapped = self.mapping.pull("contact")(record.fields)
-        row = contacts.ContactRow(
-            external_id=record.id,
-            columns=mapped.columns,
-            custom=mapped.custom,
-            fill=mapped.fill,
-            content_hash=_content_hash(
-                self._ranks, mapped.columns, mapped.custom, mapped.fill, record.merged_ids
-            ),
-            state=record.state.value,
-            vendor_changed_at=record.changed_at,
-            merged_ids=record.merged_ids,
-            untold=mapped.untold,
-        )
-        said = []
-        email = mapped.columns.get("email")
-        if email and record.state is RecordState.LIVE:
-            now = self.clock.now()
-            said = [  # a field says what is, not since when
-                consent.Statement(
-                    email, p, s, self.connection, record.changed_at or now, dated=False, recorded_at=now
-                )
-                for p, s in mapped.consent.items()
-            ]
-        return (row, said), self._problems(record, mapped.errors)
+    def _contacts(self, records: Sequence[Record]) -> tuple[list[tuple[Any, ...]], list[Rejected]]:
+        mapping, now = self.mapping, self.clock.now()
+        pull = mapping.pull("contact")
+        # What the mapping takes and who wins over whom is part of what a row says: after a change of it a full pull settles
+        # every field anew.
+        digest = contacts.Digest((self._ranks, sorted(mapping.on_blank("contact").items())))
+        live = RecordState.LIVE
+        rows: list[tuple[Any, ...]] = []
+        bad: list[Rejected] = []
+        for record in records:
+            mapped = pull(record.fields)
+            state, changed_at, merged_ids = record.state, record.changed_at, record.merged_ids
+            columns, custom, fill = mapped.columns, mapped.custom, mapped.fill
+            text = contacts.text(columns, custom, fill)
+            row = contacts.ContactRow(
+                record.id, columns, custom, digest.of(text, custom, fill, merged_ids), fill,
+                "live" if state is live else state.value, changed_at, merged_ids, mapped.untold, text,
+            )  # fmt: skip
+            said: Sequence[consent.Statement] = ()
+            if mapped.consent and state is live and (email := columns.get("email")):
+                said = [  # a field says what is, not since when
+                    consent.Statement(
+                        email, p, s, self.connection, changed_at or now, dated=False, recorded_at=now
+                    )
+                    for p, s in mapped.consent.items()
+                ]
+            rows.append((row, said))
+            if mapped.errors:
+                bad += self._problems(record, mapped.errors)
+        return rows, bad
 
     def _deal(self, record: Record) -> tuple[tuple[Any, ...], list[Rejected]]:
         mapped = self.mapping.pull("deal")(record.fields)
@@ -292,7 +329,7 @@ class _Store:
         ]
 
     async def _keep_contacts(
-        self, conn: Any, mapped: Sequence[tuple[contacts.ContactRow, list[consent.Statement]]]
+        self, conn: Any, mapped: Sequence[tuple[contacts.ContactRow, Sequence[consent.Statement]]]
     ) -> runs.Counts:
         merged = await contacts.merge(
             conn,
@@ -304,7 +341,8 @@ class _Store:
             match=self.mapping.match,
             standing=self.mapping.standing,
         )
-        if await consent.record(conn, [statement for _, said in mapped for statement in said]):
+        statements = [statement for _, said in mapped for statement in said]
+        if statements and await consent.record(conn, statements):
             await addresses.carry_told(
                 conn, self.connection, [row.external_id for row, said in mapped if said]
             )

@@ -8,7 +8,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from hub.jobs.runtime import Runtime
-from hub.web import preferences, status, subscribe, tracking, webhooks
+from hub.web import metrics, preferences, status, subscribe, tracking, webhooks
 from hub.web.intake import Intake
 
 
@@ -19,6 +19,7 @@ def application(runtime: Runtime) -> Starlette:
             Route("/", status.page),
             Route("/status.json", status.numbers),
             Route("/healthz", health),
+            Route("/metrics", metrics.scrape),
             Route("/webhooks/{connection}", webhooks.receive, methods=["POST", "GET", "HEAD"]),
             Route("/webhooks/{connection}/{rest:path}", webhooks.receive, methods=["POST", "GET", "HEAD"]),
             Route("/o/{token}", tracking.open_pixel, methods=["GET", "HEAD"]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import csv
 import json
 import os
 import subprocess
@@ -260,6 +261,15 @@ def test_funnels_contact_and_runs(hub: Hub) -> None:
     )
     run = hub.json("runs", str(runs[0]["id"]))
     assert [(r["code"], r["fix"]) for r in run["rejects"]] == [("BAD_VALUE", "mend it")]
+    number = str(runs[0]["id"])
+    assert "1 rows" in hub("runs", number, "--csv", str(hub.folder / "bad.csv")).stdout
+    with (hub.folder / "bad.csv").open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert {key: row[key] for key in ("object", "code", "message", "row")} == {
+        key: str(run["rejects"][0][key]) for key in ("object", "code", "message", "row")
+    }
+    assert hub("runs", "--csv", "x.csv").stderr == "--csv needs a run; see `hub runs` for their numbers\n"
+    assert "there is no run 99" in hub("runs", "99", "--csv", str(hub.folder / "x.csv")).stderr
     assert "[bold]no" in hub("runs", str(runs[0]["id"])).stdout  # a vendor's words are no markup
     assert hub("funnels").exit_code == hub("runs").exit_code == 0
 

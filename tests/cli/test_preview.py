@@ -229,7 +229,7 @@ def test_who_lacks_a_field(hub: Hub, place: Path, database_url: str) -> None:
         written = list(csv.reader(file))
     assert written[0] == ["contact_id", "email", "name", "records"]
     assert [row[1] for row in written[1:]] == [row["email"] for row in rows]
-    assert {row[2] for row in written[1:]} == {'=N o, "x"'}
+    assert {row[2] for row in written[1:]} == {"'" + '=N o, "x"'}  # no formula
     said = hub("hello", "--list", "all", "--compose", "3").stdout
     assert "Mails were composed of" in said
     assert "3 drawn at random" in said

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import hmac
 import json
 import tempfile
 from collections.abc import Collection, Iterator
@@ -13,6 +16,7 @@ from typing import Any
 from connectors.google_analytics import GoogleAnalytics
 from connectors.hubspot import HubSpot
 from connectors.smtp import Smtp
+from connectors.webhook import Webhook
 from contracts.google_analytics.sandbox import GoogleAnalyticsSandbox
 from contracts.hubspot.limits import Limits
 from contracts.hubspot.preferences import define_subscription
@@ -22,7 +26,7 @@ from contracts.smtp.audience import Audience, Fate, Person
 from contracts.smtp.relay import RelaySandbox
 from contracts.smtp.server import Rules
 from hub.model import ConsentWrite, Erase, FieldWrite, Push, Result, ResultKind
-from hub.sdk.conformance import ConnectorCase, RelayCase
+from hub.sdk.conformance import ConnectorCase, ListeningCase, RelayCase
 from hub.sdk.connector import WebhookRequest
 
 NEWS = 730_001
@@ -288,3 +292,35 @@ class SmtpCase(RelayCase):
 
     def received(self) -> Collection[bytes]:
         return [delivery.content for delivery in self.sandbox.office.deliveries]
+
+
+class WebhookCase(ListeningCase):
+    """A system of one's own, of which nothing is served: it calls."""
+
+    connector = Webhook
+    KEY = b"a key of the test, not a secret."
+
+    def settings(self) -> dict[str, Any]:
+        return {"secret": "whsec_" + base64.b64encode(self.KEY).decode()}
+
+    def webhook_bodies(self) -> list[bytes]:
+        def event(kind: str, id: str, **fields: Any) -> dict[str, Any]:
+            return {"type": kind, "timestamp": self.clock.now().isoformat(), "data": {"id": id, **fields}}
+
+        one = event("contact.changed", "4711", email="ann@example.com", first_name="Ann")
+        several = [
+            event("deal.changed", "7", stage="won", contacts=["4711", "4712"]),
+            event("contact.deleted", "4712"),
+        ]
+        return [json.dumps(one).encode(), json.dumps(several).encode()]
+
+    def sign(self, body: bytes, at: datetime, *, wrong: bool = False) -> WebhookRequest:
+        key = b"somebody else's key, no secret" if wrong else self.KEY
+        id, stamp = f"msg_{hashlib.sha256(body).hexdigest()[:12]}", str(int(at.timestamp()))
+        signature = base64.b64encode(hmac.digest(key, f"{id}.{stamp}.".encode() + body, "sha256")).decode()
+        headers = {
+            "webhook-id": id,
+            "webhook-timestamp": stamp,
+            "webhook-signature": f"v1a,ed25519 v1,{signature}",
+        }
+        return WebhookRequest("POST", "https://hub.example/webhooks/shop", headers, body, at)

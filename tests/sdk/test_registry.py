@@ -24,7 +24,7 @@ PLUGINS = {
     "misspelt_plugin": "def broken(:",
     "empty_plugin": "",
 }  # fmt: skip
-NAMES = ["hubspot", "google_analytics"]
+NAMES = ["hubspot", "google_analytics", "webhook"]
 
 
 @pytest.fixture

@@ -38,7 +38,7 @@ A check that has nothing to hold (no webhooks, no webhook checks) is `not applic
 One that the case gives nothing for is `skipped`, and does.
 """
 
-from hub.sdk.conformance.case import ConnectorCase
+from hub.sdk.conformance.case import ConnectorCase, ListeningCase
 from hub.sdk.conformance.relaying import RelayCase
 from hub.sdk.conformance.suite import checks_for, report, run, suite_for
 from hub.sdk.conformance.verdict import Check, Grade, NotApplicable, NotGiven, Report, Verdict
@@ -47,6 +47,7 @@ __all__ = [
     "Check",
     "ConnectorCase",
     "Grade",
+    "ListeningCase",
     "NotApplicable",
     "NotGiven",
     "RelayCase",

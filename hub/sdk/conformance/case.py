@@ -133,6 +133,26 @@ class ConnectorCase:
         return self.sandbox.faults.count()
 
 
+class ListeningCase(ConnectorCase):
+    """A connector that calls nobody: its system calls the hub, and there is nothing to stand in for."""
+
+    @contextmanager
+    def serve(self) -> Iterator[None]:
+        yield
+
+    def url(self) -> str:
+        return ""
+
+    def fault(self, kind: str, *, times: int = 1, skip: int = 0) -> None:
+        raise NotApplicable("it calls nobody")
+
+    def heal(self) -> None:
+        """Nothing is planned."""
+
+    def calls(self) -> int:
+        return 0
+
+
 class Pauses:
     """Time for retries and quotas that passes when somebody waits: no check sleeps."""
 

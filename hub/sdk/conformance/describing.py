@@ -33,7 +33,7 @@ async def complete(case: type[ConnectorCase]) -> None:
         wrong.append("auth names no kind of credentials")
     if not re.match(r"https://|docs/[\w/.-]+\.md$", m.docs):
         wrong.append(f"docs {m.docs!r} is neither an https:// link nor a page docs/....md")
-    if not m.limits:
+    if not m.limits and (m.streams or m.pushes):
         wrong.append("limits is empty: name the vendor's, or your own restraint where it names none")
     names = [limit.name for limit in m.limits]
     wrong += [f"limit {n!r} stands twice" for n in sorted(set(names)) if names.count(n) > 1]
@@ -71,7 +71,7 @@ async def consistent(case: type[ConnectorCase]) -> None:
     ]
     known = tuple(KINDS.values())
     wrong += [f"the hub has no push {p!r}, only {', '.join(known)}" for p in m.pushes if p not in known]
-    if m.webhooks and not overrides(kind, "read"):
+    if m.webhooks and not m.whole_events and not overrides(kind, "read"):
         wrong.append("webhooks are listed, and read() is not there: the hub reads what an event names")
     assert not wrong, "; ".join(wrong)
 

@@ -3,6 +3,7 @@
 
 ALTER TABLE inbox
     ADD COLUMN due_at timestamptz NOT NULL DEFAULT '-infinity', -- database time
+    ADD COLUMN record jsonb, -- as the event tells it, of a vendor whose events are whole
     ADD COLUMN headers jsonb, -- of a call that is kept whole, without what proves its origin
     ADD COLUMN body bytea; -- as it was signed
 DROP INDEX inbox_new;

@@ -2,8 +2,9 @@
 
     python -m scripts.benches.pulling.server CONTACTS
 
-Prints its port. It answers GET .../contacts by `after`, an empty search, an empty archive, and the properties. It is a
-process of its own and does as little as it can, so that its time is nobody's.
+Prints its port. It answers GET .../contacts by `after`, an empty search, an empty archive, and the properties; GET /edition/2
+makes it serve contacts that have changed since. It is a process of its own and does as little as it can, so that its time is
+nobody's.
 """
 
 from __future__ import annotations
@@ -23,10 +24,12 @@ FIELDS = {
 }  # fmt: skip
 
 
-def contact(n: int) -> dict[str, object]:
-    """The contact of a number, from 1."""
+def contact(n: int, edition: int = 1) -> dict[str, object]:
+    """The contact of a number, from 1. From edition to edition everybody has another job, and nothing else is new."""
     told = {"n": n, "m": n % 500, "d": n % 9 + 1}
     values = {name: text and text.format(**told) for name, text in FIELDS.items()}
+    if edition > 1:
+        values["jobtitle"] = f"Chief {edition} of {n % 500}"
     return {
         "id": str(n), "properties": values, "createdAt": values["createdate"], "updatedAt": values["lastmodifieddate"],
         "archived": False,
@@ -38,7 +41,8 @@ class Server:
 
     def __init__(self, contacts: int) -> None:
         self.contacts = contacts
-        self.pages: dict[int, bytes] = {}
+        self.editions: dict[int, dict[int, bytes]] = {1: {}, 2: {}}
+        self.edition = 1
         self.empty = _answer({"results": [], "total": 0})
         self.properties = _answer(
             {
@@ -49,21 +53,25 @@ class Server:
         )
 
     def make(self, port: int) -> None:
-        for first in range(1, self.contacts + 1, PAGE):
-            last = min(first + PAGE - 1, self.contacts)
-            body: dict[str, object] = {"results": [contact(n) for n in range(first, last + 1)]}
-            if last < self.contacts:
-                link = f"http://127.0.0.1:{port}/crm/v3/objects/contacts?limit={PAGE}&after={last + 1}"
-                body["paging"] = {"next": {"after": str(last + 1), "link": link}}
-            self.pages[first] = _answer(body)
+        for edition, pages in self.editions.items():
+            for first in range(1, self.contacts + 1, PAGE):
+                last = min(first + PAGE - 1, self.contacts)
+                body: dict[str, object] = {"results": [contact(n, edition) for n in range(first, last + 1)]}
+                if last < self.contacts:
+                    link = f"http://127.0.0.1:{port}/crm/v3/objects/contacts?limit={PAGE}&after={last + 1}"
+                    body["paging"] = {"next": {"after": str(last + 1), "link": link}}
+                pages[first] = _answer(body)
 
     def answer(self, target: str) -> bytes:
         path, query = urlsplit(target).path, urlsplit(target).query
+        if path.startswith("/edition/"):
+            self.edition = int(path.removeprefix("/edition/"))
+            return self.empty
         if "properties/" in path:
             return self.properties
         if path.endswith("/search") or "archived=true" in query.lower():
             return self.empty
-        return self.pages[int(parse_qs(query).get("after", ["1"])[0])]
+        return self.editions[self.edition][int(parse_qs(query).get("after", ["1"])[0])]
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:

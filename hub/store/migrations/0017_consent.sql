@@ -1,4 +1,4 @@
--- depends: 0015_inbox
+-- depends: 0016_pulling
 -- Consent with its proof, and the verdict that follows from it.
 
 ALTER TABLE consent
