@@ -40,7 +40,7 @@ HELD: Mapping[str, str] = {
     "list_member": "t.contact_id = ANY(%(ids)s)",
     "list_change": "t.contact_id = ANY(%(ids)s)",
     "list_import": "t.contact_id = ANY(%(ids)s) OR t.address = ANY(%(emails)s)",
-    "list_touch": "t.contact_id = ANY(%(ids)s)",
+    "list_touch": "t.contact_id = ANY(%(ids)s) OR t.contacts && %(ids)s::bigint[]",
     "funnel_entry": "t.contact_id = ANY(%(ids)s)",
     "funnel_log": "t.entry_id IN (SELECT id FROM funnel_entry WHERE contact_id = ANY(%(ids)s))",
     "delivery": "t.contact_id = ANY(%(ids)s)",

@@ -19,7 +19,7 @@ from hub.store.decisions import Decision, lift, record
 from tests.support.rig import HUB_YAML, Rig
 
 EMAIL, OTHER = "zephyrine@quandt.example", "z.quandt@old.example"
-TRACES = ("zephyrine", "quandt", "xylograph", "4420")
+TRACES = ("zephyrine", "quandt", "xylograph", "4420 777")
 """Of the person: names, addresses, the company, a phone number."""
 
 
@@ -56,7 +56,7 @@ async def lived(rig: Rig, clock: ManualClock) -> AsyncIterator[Rig]:
     with rig.hubspot.account.lock:
         rig.hubspot.account.preferences.define(730001, "News", "News", rig.hubspot.account.now_ms())
     values = {
-        "email": EMAIL, "firstname": "Zephyrine", "lastname": "Quandt", "company": "Xylograph", "phone": "+43 4420",
+        "email": EMAIL, "firstname": "Zephyrine", "lastname": "Quandt", "company": "Xylograph", "phone": "+43 4420 777",
         "city": "Berlin", "hs_additional_emails": OTHER,
     }  # fmt: skip
     person = rig.hubspot.create("contacts", values)
@@ -103,7 +103,7 @@ async def lived(rig: Rig, clock: ManualClock) -> AsyncIterator[Rig]:
         )
         await conn.execute(
             """INSERT INTO run_reject (run_id, object, external_id, code, message, row, at)
-               SELECT min(id), 'contact', %s, 'BAD', 'no ' || %s, '{"phone": "4420"}', %s FROM run""",
+               SELECT min(id), 'contact', %s, 'BAD', 'no ' || %s, '{"phone": "4420 777"}', %s FROM run""",
             [person.id, EMAIL, now],
         )
         await conn.execute("UPDATE run SET reason = 'refused ' || %s WHERE id = 1", [OTHER])
