@@ -12,26 +12,17 @@ import binascii
 import hashlib
 import hmac
 import re
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from hub.errors import SignatureError
 
 Kind = Literal["open", "click", "unsubscribe", "message", "bounce"]
 KINDS: tuple[Kind, ...] = ("open", "click", "unsubscribe", "message", "bounce")
 SIGNATURE_BYTES = 10
+Tokens = tuple[bytes, bytes, bytes, bytes, bytes]
 PREVIEW = "preview-has-no-token"
 """Stands in previews where a mail has a token, and is as long as one. No endpoint takes it for a delivery."""
 _URL_SAFE = bytes.maketrans(b"+/", b"-_")
-
-
-class Tokens(NamedTuple):
-    """All tokens of one delivery."""
-
-    open: str
-    click: str
-    unsubscribe: str
-    message: str
-    bounce: str
 
 
 class Signer:
@@ -42,19 +33,20 @@ class Signer:
         self._link = _keyed(key, b"link", SIGNATURE_BYTES)
 
     def tokens(self, delivery_id: int) -> Tokens:
-        """Two microseconds for all five."""
+        """All tokens of one delivery, in the order of `KINDS`."""
         body = packed(delivery_id)
         tags = self._tags(body)
         raw = b"".join((body, tags[:10], body, tags[10:20], body, tags[20:30], body, tags[30:40]))
-        text = binascii.b2a_base64(raw, newline=False).translate(_URL_SAFE).decode()
+        text = binascii.b2a_base64(raw, newline=False).translate(_URL_SAFE)
         size = len(text) // 4
-        return Tokens(
-            text[:size], text[size : 2 * size], text[2 * size : 3 * size], text[3 * size :], (body + tags[40:]).hex()
+        return (
+            text[:size], text[size : 2 * size], text[2 * size : 3 * size], text[3 * size :],
+            binascii.hexlify(body + tags[40:]),
         )  # fmt: skip
 
     def token(self, kind: Kind, delivery_id: int) -> str:
         """One of them."""
-        return self.tokens(delivery_id)[KINDS.index(kind)]
+        return self.tokens(delivery_id)[KINDS.index(kind)].decode()
 
     def link(self, url: str) -> str:
         """The signature of an address that a mail of ours leads to."""
@@ -110,7 +102,8 @@ class Unsigned(Signer):
         super().__init__(b"")
 
     def tokens(self, delivery_id: int) -> Tokens:
-        return Tokens(PREVIEW, PREVIEW, PREVIEW, PREVIEW, PREVIEW)
+        made = PREVIEW.encode()
+        return made, made, made, made, made
 
 
 def _keyed(key: bytes, use: bytes, size: int) -> hashlib.blake2b:

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
 
-from hub.sdk.content import Sound, inspect
+from hub.sdk.content import inspect
 from hub.sdk.relay import Offer, Reply
 
 NOT_IN_ADDRESSES = frozenset(map(chr, (*range(33), ord("<"), ord(">"), 127)))
@@ -39,57 +38,51 @@ class Extensions:
         )
 
 
-class Envelope(NamedTuple):
-    """Commands for one message. `dotted`: some of its lines begin with a dot."""
-
-    mail: bytes
-    rcpt: bytes
-    dotted: bool
+Envelope = tuple[bytes, bytes, bool]
+"""MAIL and RCPT for one message, and whether some of its lines begin with a dot."""
 
 
 def envelope(offer: Offer, relay: Extensions) -> Envelope | Reply:
-    """MAIL and RCPT for this message, or the refusal that it gets from us: then nothing of it is sent."""
-    content = offer.content
-    sender, recipient = offer.return_path, offer.recipient
-    if not NOT_IN_ADDRESSES.isdisjoint(sender):
-        return Reply(553, "not sent: the return path is no address", "mail", "5.1.7")
-    if not NOT_IN_ADDRESSES.isdisjoint(recipient) or not recipient:
-        return Reply(553, "not sent: the recipient is no address", "rcpt", "5.1.3")
-    sound, dotted = (True, False) if content.__class__ is Sound else inspect(content)
+    """The envelope of this message, or the refusal that it gets from us: then nothing of it is sent."""
+    _, sender, recipient, content, plain, _ = offer
+    both = sender + recipient
+    if not (recipient and both.isascii() and both.isprintable()) or " " in both or "<" in both or ">" in both:
+        if not NOT_IN_ADDRESSES.isdisjoint(sender):
+            return Reply(553, "not sent: the return path is no address", "mail", "5.1.7")
+        if not NOT_IN_ADDRESSES.isdisjoint(recipient) or not recipient:
+            return Reply(553, "not sent: the recipient is no address", "rcpt", "5.1.3")
+    sound, dotted = (True, False) if plain else inspect(content)
     if not sound:
         return Reply(554, "not sent: the message has a bare CR, a bare LF or a NUL", "data", "5.6.0")
     options = b""
     if relay.size:
-        size = len(content) + 2 * (not content.endswith(b"\r\n"))
+        size = len(content) if plain else len(content) + 2 * (not content.endswith(b"\r\n"))
         if size > relay.max_bytes > 0:
             return Reply(552, f"not sent: {size} bytes, the relay takes {relay.max_bytes}", "mail", "5.3.4")
         options = b" SIZE=%d" % size
-    if not content.isascii():
+    if not plain and not content.isascii():
         if not relay.eight_bit:
             return Reply(554, "not sent: 8-bit content, and the relay offers no 8BITMIME", "data", "5.6.3")
         options += b" BODY=8BITMIME"
-    if not (sender.isascii() and recipient.isascii()):
+    if not both.isascii():
         if not relay.utf8:
             return Reply(553, UTF8_MISSING, "mail" if recipient.isascii() else "rcpt", "5.6.7")
         options += b" SMTPUTF8"
     try:
-        mail, rcpt = (
-            b"MAIL FROM:<%b>%b\r\n" % (sender.encode(), options),
-            b"RCPT TO:<%b>\r\n" % recipient.encode(),
-        )
+        mail = b"MAIL FROM:<%b>%b\r\n" % (sender.encode(), options)
+        return mail, b"RCPT TO:<%b>\r\n" % recipient.encode(), dotted
     except UnicodeEncodeError:
         return Reply(553, "not sent: an address has a half of a surrogate pair", "rcpt", "5.1.3")
-    return Envelope(mail, rcpt, dotted)
 
 
-def with_end(content: bytes, behind: bytes, *, dotted: bool) -> bytes:
+def with_end(content: bytes, *behind: bytes, dotted: bool) -> bytes:
     """The message as it goes out (RFC 5321, 4.5.2: no line of the message is a lone dot), and what goes behind it."""
     if dotted:
         content = content.replace(b"\r\n.", b"\r\n..")
         if content[:1] == b".":
             content = b"." + content
     end = b".\r\n" if content.endswith(b"\r\n") else b"\r\n.\r\n"
-    return b"".join((content, end, behind))
+    return b"".join((content, end, *behind))
 
 
 def reply(code: int, text: bytes, stage: str) -> Reply:

@@ -8,17 +8,13 @@ REPLY_LINES = 64
 
 
 class Replies:
-    """`broken` says, once it is not empty, why what came is no reply; the replies before that are sound."""
+    """`broken` says, once it is not empty, why what came is no reply; the replies before that are sound. `begun`: a part of a
+    reply is there, the rest of which is yet to come."""
 
     def __init__(self) -> None:
-        self.broken = ""
+        self.broken, self.begun = "", False
         self._tail = b""
         self._lines: list[bytes] = []  # of a reply that goes on
-
-    @property
-    def begun(self) -> bool:
-        """Whether a part of a reply is there, the rest of which is yet to come."""
-        return bool(self._tail or self._lines)
 
     def feed(self, data: bytes) -> list[tuple[int, bytes]]:
         """The replies that are whole now: their codes and words. A line may end with LF only, as some relays have it."""
@@ -44,4 +40,5 @@ class Replies:
                 found.append((code, line[4:]))
         if len(self._tail) > LINE_BYTES:
             self.broken = "an answer without an end"
+        self.begun = bool(self._tail or self._lines)
         return found

@@ -117,10 +117,11 @@ class Wire(asyncio.Protocol):
         self._seen = self._loop.time()
         talk, replies = self._talk, self._replies
         try:
-            for code, text in replies.feed(data):
-                talk.hear(code, text)
-            if replies.broken:
-                raise OutOfStep(replies.broken)
+            if replies.begun or not talk.hear_round(data):
+                for code, text in replies.feed(data):
+                    talk.hear(code, text)
+                if replies.broken:
+                    raise OutOfStep(replies.broken)
             if talk.due == NOTHING and talk.source is not None and not replies.begun:
                 self._step(talk.source)
         except OutOfStep as error:

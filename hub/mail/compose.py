@@ -24,10 +24,11 @@ from jinja2 import TemplateError, TemplateSyntaxError
 from hub.config.settings import MessageSection, Settings, Tracking, TrackingSection
 from hub.errors import ConfigError, HubError
 from hub.mail import fields, footer, parts, program, template, utm
-from hub.mail.encoding import header_text, one_line
+from hub.mail.encoding import one_line, subject_field
 from hub.mail.links import Links
+from hub.mail.skeleton import Given
 from hub.mail.variant import Variant, Wording, looked_up
-from hub.sdk.content import Sound, sound
+from hub.sdk.content import sound
 from hub.signing import Signer
 
 UNCOMPOSABLE = (HubError, TemplateError, ValueError, TypeError, ArithmeticError, LookupError)
@@ -45,13 +46,14 @@ class Recipient(NamedTuple):
 
 
 class Mail(NamedTuple):
-    """A finished mail."""
+    """A finished mail. `plain` says of its content what `hub.sdk.relay.Offer` means by it."""
 
-    content: Sound
+    content: bytes
     message_id: str
     return_path: str
     subject: str
     preheader: str = ""
+    plain: bool = False
 
 
 class Seen(NamedTuple):
@@ -110,14 +112,17 @@ class Message:
         self._off_in = frozenset(settings.tracking.off_in if self.opens or self.clicks else ())
         self._utm = utm.of_message(settings, name)
         self._base_url = settings.web.public_url.rstrip("/")
+        self._list_domain = settings.sender.list_domain
         self._content_ids = {each: f"{each}@{settings.sender.list_domain}" for each in section.images}
         self._wordings = self._in_all_languages()
         self._look_for_names([source for each in self._wordings.values() for source in each.sources])
         self.uses = {key: fields.uses(each.sources) for key, each in self._wordings.items()}
         """language -> field -> whether a blank is seen to; of a language that takes the contact as a whole None."""
-        self._top, self._fixed = self._headers()
+        self._header = self._headers()
+        self._plain = all(part.isascii() for part in self._header if isinstance(part, bytes))
         self._frame = self._files()
         self._return_path = settings.bounces.return_path.rpartition("@")
+        self._constants = {"message": self.name, "postal_address": settings.sender.postal_address}
         self._variants: dict[tuple[str, bool], Variant] = {}
         # Whatever a recipient may need is compiled now, so that mistakes show before the first mail.
         for language in self._wordings:
@@ -183,8 +188,8 @@ class Message:
         self._pages = tuple((name, path) for name, path in template.PAGES.items() if name in names)
         self._blank = dict.fromkeys(known if self.fields is None else self.fields)
 
-    def _headers(self) -> tuple[bytes, bytes]:
-        """The headers that are the same for everybody: before `To` and after those of the recipient."""
+    def _headers(self) -> list[bytes | Given]:
+        """The header, with places for what is the recipient's own."""
         section, settings = self.section, self.composer.settings
         name, address = parseaddr(section.from_)
         top = _header("From", Address(one_line(name), addr_spec=address))
@@ -196,7 +201,13 @@ class Message:
             fields["List-Unsubscribe-Post"] = "List-Unsubscribe=One-Click"
         else:
             fields["Auto-Submitted"] = "auto-generated"
-        return sound(top), b"".join(_header(key, value) for key, value in fields.items())
+        fixed = b"".join(_header(key, value) for key, value in fields.items())
+        ids = [b"Message-ID: <", Given("message"), f"@{settings.sender.list_domain}>\r\n".encode()]
+        links = [f"List-Unsubscribe: <{self._base_url}/u/".encode(), Given("unsubscribe"), b">\r\n"]
+        own = [*ids, *(links if self.marketing else ())]
+        found = [top + b"To: ", Given("to"), b"\r\n", Given("subject"), Given("date"), *own, fixed]
+        sound(b"".join(part for part in found if isinstance(part, bytes)))
+        return found
 
     def _files(self) -> parts.Frame:
         base, section = self.composer.base_dir, self.section
@@ -215,14 +226,15 @@ class Message:
         found = self._variants.get((language, tracked))
         if found is None:
             wording = self._wordings[language]
-            fixed = _header("Content-Language", wording.language) if wording.language else b""
+            last = _header("Content-Language", wording.language) if wording.language else b""
             found = self._variants[language, tracked] = Variant(
                 wording,
                 Links(clicks=self.clicks and tracked, base_url=self._base_url, signer=self.composer.signer, utm=self._utm),
                 opens=self.opens and tracked,
-                before=sound(self._fixed + fixed + b"MIME-Version: 1.0\r\n" + self._frame.before),
+                header=[*self._header, last + b"MIME-Version: 1.0\r\n"],
+                frame=self._frame,
                 contact_fields=self.composer.contact_fields,
-                constants={"message": self.name, "postal_address": self.composer.settings.sender.postal_address},
+                constants=self._constants,
             )  # fmt: skip
         return found
 
@@ -257,41 +269,32 @@ class Message:
         """
         variant = self._only if track and self._only is not None else self._chosen(to.contact, track)
         tokens = self.composer.signer.tokens(to.delivery_id)
-        unsubscribe_url = f"{self._base_url}/u/{tokens.unsubscribe}"
-        values: dict[str, Any] = {
-            "contact": {**self._blank, **to.contact},
-            "deals": to.deals,
-            "unsubscribe_url": unsubscribe_url,
-            "message": self.name,
-            "postal_address": self.composer.settings.sender.postal_address,
-            "click": tokens.click,
-        }
-        for name, path in self._pages:  # all of a mail's links to us speak for its mailbox: one token
-            values[name] = f"{self._base_url}/{path}/{tokens.unsubscribe}"
-        if variant.opens:
-            values["open_url"] = f"{self._base_url}/o/{tokens.open}"
+        opened, click, unsubscribe, message, bounce = tokens
+        values: dict[str, Any] = {"contact": {**self._blank, **to.contact}}
+        if variant.asks_for_more:
+            values |= self._constants
+            values["deals"] = to.deals
+            values["unsubscribe_url"] = f"{self._base_url}/u/{unsubscribe.decode()}"
+            values["click"] = click.decode()
+            for name, path in self._pages:  # all of a mail's links to us speak for its mailbox: one token
+                values[name] = f"{self._base_url}/{path}/{unsubscribe.decode()}"
+            if variant.opens:
+                values["open_url"] = f"{self._base_url}/o/{opened.decode()}"
         subject = variant.subject(values)
+        preheader = ""
         if variant.has_preheader:
-            values["preheader"] = variant.preheader(values)
-        message_id = f"<{tokens.message}@{self.composer.settings.sender.list_domain}>"
+            preheader = values["preheader"] = variant.preheader(values)
+        own = (_mailbox(to.email), subject_field(subject), _date(now), *tokens)
+        content = variant.mail.filled(values, own)
         local, _, domain = self._return_path
-        unsubscribe = f"List-Unsubscribe: <{unsubscribe_url}>\r\n" if self.marketing else ""
-        own = b"To: %b\r\nSubject: %b\r\n%bMessage-ID: %b\r\n%b" % (
-            _mailbox(to.email), header_text(subject), _date(now.replace(microsecond=0)), message_id.encode(), unsubscribe.encode()
-        )  # fmt: skip
-        content = b"".join(
-            [
-                self._top,
-                sound(own),
-                variant.before,
-                *variant.text.pieces(values),
-                self._frame.between,
-                *variant.html.pieces(values),
-                self._frame.after,
-            ]
+        return Mail(
+            content,
+            f"<{message.decode()}@{self._list_domain}>",
+            f"{local}+{bounce.decode()}@{domain}",
+            subject,
+            preheader,
+            self._plain and to.email.isascii(),
         )
-        return_path = f"{local}+{tokens.bounce}@{domain}"
-        return Mail(Sound(content), message_id, return_path, subject, values.get("preheader", ""))
 
     def html_of(self, content: bytes) -> bytes:
         """The HTML within a mail of this message, decoded: UTF-8 with CRLF."""

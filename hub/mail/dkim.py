@@ -36,7 +36,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from hub.clock import Clock
 from hub.config.settings import DkimKeySection
 from hub.errors import ConfigError
-from hub.sdk.content import Sound, sound
+from hub.sdk.content import sound
 
 Algorithm = Literal["rsa-sha256", "ed25519-sha256"]
 
@@ -232,8 +232,7 @@ class Signer:
             own = b"dkim-signature:" + start[16:].replace(b"\r\n\t", b" ")
             signature = binascii.b2a_base64(each.sign(covered + b"\r\n" + own), newline=False)
             parts += (start, _folded(signature), b"\r\n")
-        made = b"".join(parts)
-        return Sound(sound(made) + message) if message.__class__ is Sound else made + message
+        return sound(b"".join(parts)) + message
 
     async def sign_all(self, messages: Sequence[bytes]) -> list[bytes]:
         """All messages signed, in their order, by threads: `cryptography` lets the others run while it signs."""
@@ -259,16 +258,24 @@ def canonical_fields(head: bytes) -> dict[bytes, list[bytes]]:
     """name -> the canonical fields of that name from the top down, each without its CRLF (RFC 6376, section 3.4.2).
     Only names of COVERED."""
     found: dict[bytes, list[bytes]] = {}
-    lines = head.replace(b"\r\n ", b" ").replace(b"\r\n\t", b" ").split(b"\r\n")
-    # bytes.split() also takes vertical tabs and form feeds for spaces, which DKIM does not.
-    plain = b"\x0b" not in head and b"\x0c" not in head
-    for line in lines:
-        name, colon, value = line.partition(b":")
-        name = name.rstrip(b" \t").lower()
-        if colon and name in _COVERED:
-            value = b" ".join(value.split()) if plain else re.sub(rb"[ \t]+", b" ", value).strip(b" ")
-            found.setdefault(name, []).append(name + b":" + value)
+    for line in head.replace(b"\r\n ", b" ").replace(b"\r\n\t", b" ").split(b"\r\n"):
+        name, canonical = _canonical(line)
+        if name in _COVERED:
+            found.setdefault(name, []).append(canonical)
     return found
+
+
+@lru_cache(1024)
+def _canonical(line: bytes) -> tuple[bytes, bytes]:
+    """(its name, the field as it is signed) of an unfolded line; most are the same in all mails of a message."""
+    name, colon, value = line.partition(b":")
+    name = name.rstrip(b" \t").lower()
+    if not colon:
+        return b"", b""
+    # bytes.split() also takes vertical tabs and form feeds for spaces, which DKIM does not.
+    if b"\x0b" in value or b"\x0c" in value:
+        return name, name + b":" + re.sub(rb"[ \t]+", b" ", value).strip(b" ")
+    return name, name + b":" + b" ".join(value.split())
 
 
 def body_hash(message: bytes, start: int) -> bytes:

@@ -18,11 +18,10 @@ from hub.sdk.content import sound
 SOFT_BREAK = b"=\r\n"
 LINE = 76
 MAX_WORD = 900  # a line may have 998 octets (RFC 5322, 2.1.1)
+_WORD_BYTES, _FIRST_LINE = 39, 66
 _PLAIN = bytes(c for c in range(32, 127) if c != ord("="))
 _DOTTED = re.compile(rb"\r\n\.")
 _CONTROLS = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\u2028\\u2029]")
-KEPT = 200
-"""Longer values are not kept: thousands of them would fill the memory."""
 
 
 def quoted_printable(text: str) -> bytes:
@@ -66,21 +65,6 @@ def printed(value: object, *, html: bool) -> str:
     return str(escape(value)) if html else str(value)
 
 
-@lru_cache(maxsize=16_384)
-def html_piece(value: str) -> bytes:
-    """A value of one recipient for an HTML body. Kept, since people share names, companies and cities.
-
-    For strings only: numbers and times may be equal and yet printed differently (0.0 and -0.0, 1.0 and 1.00).
-    """
-    return quoted_printable(str(escape(value)))
-
-
-@lru_cache(maxsize=16_384)
-def text_piece(value: str) -> bytes:
-    """The same for a plain-text body."""
-    return quoted_printable(value)
-
-
 def static_piece(text: str, *, first: bool) -> bytes:
     """What is the same for everybody, ready to stand between values. `first`: nothing stands before it."""
     encoded = quoted_printable(text)
@@ -99,14 +83,13 @@ def one_line(text: str) -> str:
 
 
 @lru_cache(maxsize=8192)
-def header_text(text: str, first_line: int = 66) -> bytes:
-    """An unstructured header's value (`one_line`), folded; encoded words where it is not plain ASCII.
-
-    `first_line` is the room that the header's name leaves.
-    """
+def subject_field(text: str) -> bytes:
+    """The Subject of a mail (`text` is `one_line`), folded; encoded words where it is not plain ASCII."""
     if not text.isascii() or "=?" in text or max(map(len, text.split(" "))) > MAX_WORD:
-        return _encoded_words(text)
-    return text.encode() if len(text) <= first_line else _folded(text, first_line)
+        made = _encoded_words(text)
+    else:
+        made = text.encode() if len(text) <= _FIRST_LINE else _folded(text, _FIRST_LINE)
+    return sound(b"Subject: %b\r\n" % made)
 
 
 def _folded(text: str, room: int) -> bytes:
@@ -124,12 +107,13 @@ def _folded(text: str, room: int) -> bytes:
 
 def _encoded_words(text: str) -> bytes:
     """Words of at most 75 octets (RFC 2047, 2), none of which cuts a character; the first leaves room for a name."""
-    words: list[bytes] = []
-    piece = b""
-    for character in text:
-        encoded = character.encode("utf-8", "replace")
-        if len(piece) + len(encoded) > 39:
-            words.append(piece)
-            piece = b""
-        piece += encoded
-    return b"\r\n ".join([b"=?utf-8?b?%b?=" % base64.b64encode(word) for word in [*words, piece]])
+    data = text.encode("utf-8", "replace")
+    words, start = [], 0
+    while len(data) - start > _WORD_BYTES:
+        end = start + _WORD_BYTES
+        while data[end] & 0xC0 == 0x80:  # within a character
+            end -= 1
+        words.append(data[start:end])
+        start = end
+    words.append(data[start:])
+    return b"\r\n ".join([b"=?utf-8?b?%b?=" % base64.b64encode(word) for word in words])

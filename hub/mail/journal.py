@@ -16,15 +16,20 @@ import hashlib
 import mmap
 import os
 import struct
+import subprocess
 import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-MAGIC = b"mailyard journal 2"
+MAGIC = b"mailyard journal 3"
 SLOTS = 16_384
 _HEADER = struct.Struct("<32s64s?")
-_SLOT = struct.Struct("<qqBBH100s")  # id, claim, which relay, state, code, the reply's text
+_BOOT_BYTES = 64
+_SLOT = struct.Struct(
+    "<qqBBH100s200s"
+)  # id, claim, which relay, state, code, the reply's text, the mail's subject
+_SUBJECT_BYTES = 200
 _STATE = struct.Struct("<BH100s")
 _STATE_AT = 17
 FREE, OFFERED, ANSWERED = 0, 1, 2
@@ -32,12 +37,26 @@ _RELAYS_AT, _FIRST = 128, 4_096
 """Between the two: the relays' names, each with a NUL behind it."""
 
 
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+SYSCTL = "/usr/sbin/sysctl"
+SYSCTLS = ("kern.bootsessionuuid", "kern.boottime")  # macOS; it and the BSDs
+
+
 def boot_id() -> bytes:
     """What changes when the machine is started anew; empty where that is not to be known."""
     try:
-        return Path("/proc/sys/kernel/random/boot_id").read_bytes().strip()
+        return BOOT_ID.read_bytes().strip()
     except OSError:
+        return next(filter(None, map(_sysctl, SYSCTLS)), b"")
+
+
+def _sysctl(name: str) -> bytes:
+    """What a kernel without /proc says; empty where it does not know the name."""
+    try:
+        done = subprocess.run([SYSCTL, "-n", name], capture_output=True, timeout=5, check=False)  # noqa: S603
+    except (OSError, subprocess.TimeoutExpired):
         return b""
+    return done.stdout.strip()[:_BOOT_BYTES] if done.returncode == 0 else b""
 
 
 def folder(environ: dict[str, str] | os._Environ[str] = os.environ) -> Path:
@@ -85,8 +104,8 @@ class Journal:
         os.close(self._file)
         self._map = None
 
-    def offered(self, id: int, claim: int, relay: str) -> None:
-        """Note before the end of a mail goes out."""
+    def offered(self, id: int, claim: int, relay: str, subject: str = "") -> None:
+        """Note before the end of a mail goes out. Of a long subject the beginning is kept."""
         if self._map is None:
             return
         which = self._relays.get(relay)
@@ -96,7 +115,8 @@ class Journal:
             _HEADER.pack_into(self._map, 0, MAGIC, b"", False)  # it knows not all: it is not to be believed
             return
         at = self._slots[id] = self._free.pop()
-        _SLOT.pack_into(self._map, at, id, claim, which, OFFERED, 0, b"")
+        words = subject.encode("utf-8", "replace")[:_SUBJECT_BYTES]
+        _SLOT.pack_into(self._map, at, id, claim, which, OFFERED, 0, b"", words)
 
     def _named(self, relay: str) -> int:
         """The number of a relay, whose name is written down; negative where it has no room."""
@@ -116,19 +136,22 @@ class Journal:
 
     def forget(self, ids: Iterable[int]) -> None:
         """The ledger knows what became of these."""
+        slots, free, map = self._slots, self._free, self._map
         for id in ids:
-            at = self._slots.pop(id, None)
-            if at is not None and self._map is not None:
-                _STATE.pack_into(self._map, at + _STATE_AT, FREE, 0, b"")
-                self._free.append(at)
+            at = slots.pop(id, None)
+            if at is not None and map is not None:
+                map[at + _STATE_AT] = FREE
+                free.append(at)
 
 
 @dataclass
 class Left:
-    """What a dead worker's journal knows: (id, claim) that were offered, and the answers (relay, code, text) to some."""
+    """What a dead worker's journal knows: (id, claim) that were offered, the answers (relay, code, text) to some, and
+    their subjects."""
 
     offered: set[tuple[int, int]] = field(default_factory=set)
     answers: dict[tuple[int, int], tuple[str, int, str]] = field(default_factory=dict)
+    subjects: dict[tuple[int, int], str] = field(default_factory=dict)
 
 
 def alive(where: Path, worker: str) -> bool:
@@ -167,11 +190,12 @@ def read(where: Path, worker: str) -> Left | None:
     if magic.rstrip(b"\0") != MAGIC or not whole or boot.rstrip(b"\0") != boot_id():
         return None
     left, relays = Left(), content[_RELAYS_AT:_FIRST].decode().split("\0")
-    for id, claim, relay, state, code, text in _SLOT.iter_unpack(content[_FIRST:]):
+    for id, claim, relay, state, code, text, subject in _SLOT.iter_unpack(content[_FIRST:]):
         if state != FREE:
             left.offered.add((id, claim))
         if state == ANSWERED:
             left.answers[id, claim] = (relays[relay], code, text.rstrip(b"\0").decode("utf-8", "replace"))
+            left.subjects[id, claim] = subject.rstrip(b"\0").decode("utf-8", "ignore")
     return left
 
 

@@ -12,7 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import NamedTuple, cast
+from typing import cast
 
 import structlog
 
@@ -32,12 +32,8 @@ MAX_OFFERS = 3
 """A mail whose offer ends that many sessions waits like one that was refused: it may be what ends them."""
 
 
-class Outgoing(NamedTuple):
-    """A mail that is claimed and composed."""
-
-    claimed: Claimed
-    subject: str
-    offer: Offer
+Known = tuple[Claimed, str, str]
+"""What the hub knows of an offer, its `note`: the mail, its subject, and the recipient's domain in lower case."""
 
 
 class Lane:
@@ -51,7 +47,6 @@ class Lane:
         self._progress = progress
         self._ready: deque[Offer] = deque()
         self._parked: dict[str, _Parked] = {}  # by domain: their receiver takes no more at the moment
-        self._mails: dict[int, Outgoing] = {}
         self._offers: dict[int, int] = {}
         self._answers = 0
         self._proved = False  # an answer came since the last failure
@@ -76,21 +71,18 @@ class Lane:
         """Whether the relay is not to be reached: no session may be opened, or the last one failed and none is left."""
         return not self._sessions and (bool(self.failure) or not self.way.usable())
 
-    def put(self, mails: Iterable[Outgoing]) -> None:
-        """Take in mails, and open sessions for them."""
-        for mail in mails:
-            self._mails[mail.offer.id] = mail
-            self._ready.append(mail.offer)
+    def put(self, offers: Iterable[Offer]) -> None:
+        """Take in mails, each `Known`, and open sessions for them."""
+        self._ready += offers
         self._fresh.set()
         while not self._closing and len(self._sessions) < min(self.way.sessions(), self.waiting):
             session = asyncio.create_task(self._session())
             self._sessions.add(session)
             session.add_done_callback(self._ended)
 
-    def take_back(self) -> list[Outgoing]:
+    def take_back(self) -> list[Offer]:
         """Everything that no session has taken, to be offered elsewhere or given back."""
-        parked = [offer for each in self._parked.values() for offer in each.offers]
-        found = [self._mails.pop(offer.id) for offer in [*parked, *self._ready]]
+        found = [offer for each in self._parked.values() for offer in each.offers] + [*self._ready]
         self._parked.clear()
         self._ready.clear()
         return found
@@ -142,11 +134,12 @@ class Lane:
             return None
         if self._parked and (offer := self._unparked()) is not None:
             return offer
-        while self._ready:
-            if len(self._ready) == AHEAD:
+        ready = self._ready
+        while ready:
+            if len(ready) == AHEAD:
                 self._progress()
-            offer = self._ready.popleft()
-            domain = _domain(offer)
+            offer = ready.popleft()
+            domain = offer.note[2]
             if domain in self._parked:
                 self._parked[domain].offers.append(offer)
                 continue
@@ -172,34 +165,35 @@ class Lane:
         return False
 
     def begun(self, offer: Offer) -> None:
-        self.journal.offered(offer.id, self._mails[offer.id].claimed.claim, self.name)
+        claimed, subject, _ = offer.note
+        self.journal.offered(claimed.id, claimed.claim, self.name, subject)
 
     def answered(self, offer: Offer, reply: Reply) -> None:
-        self.journal.answered(offer.id, reply.code, reply.text)
+        claimed, subject, domain = offer.note
+        self.journal.answered(claimed.id, reply.code, reply.text)
         self._answers += 1
         if not self._proved:
             self._proved = True
             self.way.session_worked()
-        self.way.told(_domain(offer), reply)
-        mail = self._mails.pop(offer.id)
-        self.fates.append(fate(mail.claimed, mail.subject, self.name, reply))
+        self.way.told(domain, reply)
+        self.fates.append(fate(claimed, subject, self.name, reply))
 
     def unsent(self, offer: Offer, reason: str) -> None:
+        claimed, _, domain = offer.note
         self.journal.forget([offer.id])
-        self.way.unsent(_domain(offer))
+        self.way.unsent(domain)
         tries = self._offers[offer.id] = self._offers.get(offer.id, 0) + 1
         if tries < MAX_OFFERS:
             self._ready.appendleft(offer)
             return
         del self._offers[offer.id]
-        claimed = self._mails.pop(offer.id).claimed
         self.fates.append(
             Sent(claimed.id, claimed.claim, "queued", self.name, reason=reason, retry_seconds=pause(claimed))
         )
 
     def unknown(self, offer: Offer, reason: str) -> None:
-        self.way.unknown(_domain(offer))
-        claimed, subject, _ = self._mails.pop(offer.id)
+        claimed, subject, domain = offer.note
+        self.way.unknown(domain)
         self.fates.append(
             Sent(claimed.id, claimed.claim, "uncertain", self.name, reason=reason, subject=subject)
         )
@@ -211,7 +205,7 @@ class Lane:
         if wait <= PARKED_SECONDS:
             self._parked[domain] = _Parked(time.monotonic() + wait, deque([offer]))
             return
-        claimed = self._mails.pop(offer.id).claimed
+        claimed = offer.note[0]
         reason = "the relay or the receiver takes no more at the moment"
         self.fates.append(
             Sent(
@@ -250,10 +244,6 @@ class _Parked:
     offers: deque[Offer]
 
 
-def _domain(offer: Offer) -> str:
-    return offer.recipient.rpartition("@")[2].lower()
-
-
 def pause(claimed: Claimed) -> float:
     """How long a mail waits before its next try, in seconds: doubled with each."""
     return float(min(FIRST_RETRY_SECONDS * 2.0 ** (claimed.attempts - 1), LAST_RETRY_SECONDS))
@@ -261,9 +251,10 @@ def pause(claimed: Claimed) -> float:
 
 def fate(claimed: Claimed, subject: str, relay: str, reply: Reply) -> Sent:
     """What a relay's reply means for the ledger."""
-    text = reply.text[:500]
-    if reply.accepted:
-        return Sent(claimed.id, claimed.claim, "accepted", relay, reply.code, text, "", subject)
+    code, text, stage, _ = reply
+    text = text[:500]
+    if stage == "data" and 200 <= code < 300:  # `reply.accepted`: most of them
+        return Sent(claimed.id, claimed.claim, "accepted", relay, code, text, "", subject)
     if reply.temporary:
         return Sent(
             claimed.id, claimed.claim, "queued", relay, reply.code, text, "the relay asked to try later", subject, pause(claimed)

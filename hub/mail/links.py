@@ -14,6 +14,7 @@ from urllib.parse import quote
 from jinja2.sandbox import SandboxedEnvironment
 
 from hub.mail import program
+from hub.mail.encoding import printed
 from hub.mail.hidden import JINJA, hide
 from hub.mail.program import NotCompilable, Program, Text, Token, Values
 from hub.signing import Signer
@@ -34,6 +35,16 @@ class Links:
         self, *, clicks: bool, base_url: str, signer: Signer, utm: Callable[[str], str] | None = None
     ) -> None:
         self.clicks, self.base_url, self.signer, self.utm = clicks, base_url, signer, utm
+
+    def own(self, *, html: bool) -> dict[str, Program]:
+        """The mail's own links, as far as a template prints them as they are: all but the token is known."""
+        base = printed(self.base_url, html=html)
+        return {
+            "unsubscribe_url": (f"{base}/u/", Token("unsubscribe")),
+            "preferences_url": (f"{base}/p/", Token("unsubscribe")),
+            "confirm_url": (f"{base}/confirm/", Token("unsubscribe")),
+            "open_url": (f"{base}/o/", Token("open")),
+        }
 
     def led(self, url: str) -> tuple[str, str]:
         """A link led through the hub: what stands before the recipient's token, and what after it."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import count
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ from jinja2 import Template, nodes
 from jinja2.sandbox import SandboxedEnvironment
 
 from hub.mail.encoding import printed
+from hub.signing import Kind
 
 Values = Mapping[str, Any]
 """What a template may name: contact, deals, unsubscribe_url ..."""
@@ -53,9 +55,9 @@ class Text:
 
 @dataclass(frozen=True)
 class Token:
-    """Filled in for each recipient: the value of this name, plain characters that need neither escaping nor encoding."""
+    """Filled in for each recipient: the mail's token of this kind, plain characters that need no encoding."""
 
-    name: str
+    kind: Kind
 
 
 @dataclass(frozen=True)
@@ -234,6 +236,15 @@ _numbers = count()
 
 
 def _constant_named(value: object) -> Expression:
+    """A constant as an expression: of the same text the same, so that a value is known again where it stands twice."""
+    if value.__class__ is str:
+        return _text_named(value)
+    name = f"k{next(_numbers)}"
+    return Expression(name, {name: value})
+
+
+@lru_cache(1024)
+def _text_named(value: str) -> Expression:
     name = f"k{next(_numbers)}"
     return Expression(name, {name: value})
 
@@ -255,22 +266,39 @@ def joined(items: Iterable[Item]) -> Program:
     return tuple(found)
 
 
+def asks_for_more(program: Program) -> bool:
+    """Whether it needs more of the values than `contact` and `preheader`, which hardly any does."""
+
+    def asks(made: Expression) -> bool:
+        return "values" in made.source.replace("values['preheader']", "")
+
+    for item in program:
+        if isinstance(item, Branch):
+            if asks(item.test) or asks_for_more(item.then) or asks_for_more(item.otherwise):
+                return True
+        elif isinstance(item, Text) or (isinstance(item, Value) and asks(item.value)):
+            return True
+    return False
+
+
 # --- Python made of programs ---------------------------------------------------------------------------------
 
 
-def function(lines: Iterable[str], names: Mapping[str, Any]) -> Function:
-    """A function of the values, with these lines as its body."""
-    source = "\n    ".join(["def made(values):", "contact = values['contact']", *lines])
+def function(lines: Iterable[str], names: Mapping[str, Any], *more: str) -> Callable[..., Any]:
+    """A function of the values, and of what else is named, with these lines as its body."""
+    head = f"def made({', '.join(('values', *more))}):"
+    source = "\n    ".join([head, "contact = values['contact']", *lines])
     namespace = dict(names)
     exec(compile(source, "<a compiled message>", "exec"), namespace)  # noqa: S102  # see Expression: no word of a template
-    made: Function = namespace["made"]
+    made: Callable[..., Any] = namespace["made"]
     return made
 
 
-def as_text(program: Program) -> Callable[[Values], str]:
-    """The program's text for one recipient, not encoded, as a function. Raises NotCompilable for too deep branches."""
-    names: dict[str, Any] = {"html": _in_html, "text": _in_text}
-    return function([f"return {_text_source(program, names, 0)}"], names)
+def as_text(program: Program, last: Callable[[str], str] = str) -> Callable[[Values], str]:
+    """The program's text for one recipient, not encoded, as a function; `last` is done to it. Raises NotCompilable for too
+    deep branches."""
+    names: dict[str, Any] = {"html": _in_html, "text": _in_text, "last": last}
+    return function([f"return last({_text_source(program, names, 0)})"], names)
 
 
 def _text_source(program: Program, names: dict[str, Any], depth: int) -> str:
@@ -281,12 +309,13 @@ def _text_source(program: Program, names: dict[str, Any], depth: int) -> str:
         if isinstance(item, str):
             made = _constant_named(item)
         elif isinstance(item, Value):
-            made = item.value._replace(source=f"{'html' if item.html else 'text'}({item.value.source})")
+            source = item.value.source
+            plain = f"(v if (v := {source}).__class__ is str else text(v))"
+            made = item.value._replace(source=f"html({source})" if item.html else plain)
         elif isinstance(item, Text):
             made = called(item.text)
-        elif isinstance(item, Token):
-            made = Expression(f"values[{item.name!r}]", {})
         else:
+            assert isinstance(item, Branch)  # tokens stand in bodies only
             then, otherwise = (_text_source(side, names, depth + 1) for side in (item.then, item.otherwise))
             made = Expression(f"({then} if {item.test.source} else {otherwise})", item.test.names)
         names.update(made.names)
@@ -299,4 +328,4 @@ def _in_html(value: object) -> str:
 
 
 def _in_text(value: object) -> str:
-    return value if value.__class__ is str else printed(value, html=False)
+    return printed(value, html=False)

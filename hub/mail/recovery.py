@@ -52,4 +52,4 @@ def _fate(left: journal.Left | None, mail: Claimed) -> Sent | None:
         reason = "the hub stopped before it was offered"
         return Sent(mail.id, mail.claim, "queued", reason=reason, offered=False)
     relay, code, text = left.answers.get(key, ("", 0, ""))
-    return fate(mail, "", relay, Reply(code, text, "data")) if 200 <= code < 600 else None
+    return fate(mail, left.subjects[key], relay, Reply(code, text, "data")) if 200 <= code < 600 else None

@@ -22,17 +22,25 @@ class Routing:
         self._sections = sections
         self._seeds = {name: _mixed(zlib.crc32(name.encode()) + 1) for name in sections}
         self._known: dict[tuple[str, str, str], tuple[tuple[str, ...], ...]] = {}
+        self._fixed: dict[
+            tuple[str, str, str], tuple[str, ...]
+        ] = {}  # where the delivery makes no difference
 
     def routes(self, purpose: str, from_domain: str, country: str, delivery: int) -> tuple[str, ...]:
         """Relays in the order to try them; empty when none may carry it. `country` is empty when it is unknown."""
         key = (purpose, from_domain, country)
+        fixed = self._fixed.get(key)
+        if fixed is not None:
+            return fixed
         orders = self._known.get(key)
         if orders is None:
             if len(self._known) > 10_000:  # countries come from contacts: what they hold has no end
                 self._known.clear()
+                self._fixed.clear()
             orders = self._known[key] = self._serving(*key)
         if all(len(names) == 1 for names in orders):
-            return tuple(names[0] for names in orders)
+            self._fixed[key] = tuple(names[0] for names in orders)
+            return self._fixed[key]
         found: list[str] = []
         for names in orders:
             found += sorted(names, key=lambda name: self._score(name, delivery), reverse=True)

@@ -16,7 +16,6 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
 
 import structlog
 
@@ -27,7 +26,7 @@ from hub.mail.dkim import Signer
 from hub.mail.gates import Gates
 from hub.mail.journal import Journal
 from hub.mail.journal import folder as journal_folder
-from hub.mail.lane import AHEAD, MOST_WAITING, Lane, Outgoing
+from hub.mail.lane import AHEAD, MOST_WAITING, Known, Lane
 from hub.mail.recovery import recover
 from hub.mail.traffic import Traffic
 from hub.sdk.relay import Offer, Relay
@@ -64,13 +63,8 @@ class Tally:
         return self.accepted + self.rejected + self.uncertain + self.requeued
 
 
-class Addressed(NamedTuple):
-    """A claimed mail and what its template may name of the contact."""
-
-    claimed: Claimed
-    message: Message
-    contact: dict[str, Any]
-    deals: list[dict[str, Any]]
+Addressed = tuple[Claimed, Message, Recipient]
+"""A claimed mail and for whom its message is to be composed."""
 
 
 class Sender:
@@ -197,26 +191,26 @@ class Sender:
             if not self._hungry:
                 await self._until(lambda: self._hungry)
         if left:
-            await self._reading.do(partial(ledger.release, rows=[each.claimed for each in left]), attempts=5)
+            await self._reading.do(partial(ledger.release, rows=[each for each, _, _ in left]), attempts=5)
             self._open -= len(left)
 
-    async def _offer(self, mails: Sequence[Outgoing]) -> None:
+    async def _offer(self, offers: Sequence[Offer]) -> None:
         """Hand each mail to the lane of the relay that is to carry it."""
-        for message in {mail.claimed.message for mail in mails}:
+        for message in {claimed.message for claimed, _, _ in (offer.note for offer in offers)}:
             for relay in self._lanes:
                 await self._ask_gates(message, relay)
-        lots: dict[str, list[Outgoing]] = {}
-        for mail in mails:
-            name = self._relay_for(mail)
+        lots: dict[str, list[Offer]] = {}
+        for offer in offers:
+            name = self._relay_for(offer)
             if name is not None:
-                lots.setdefault(name, []).append(mail)
+                lots.setdefault(name, []).append(offer)
         for name, lot in lots.items():
             self._lanes[name].put(lot)
 
-    def _relay_for(self, mail: Outgoing) -> str | None:
+    def _relay_for(self, offer: Offer) -> str | None:
         """The first relay on the mail's route that is not away, has a place and is let through by the gates; else the
         mail goes back, with the reason."""
-        to = mail.claimed
+        to: Claimed = offer.note[0]
         domain = self.composer.message(to.message).from_domain
         reason, pause = "no relay serves it; see `serves` in hub.yaml", AGAIN_SECONDS
         for name in self.traffic.routes(to.purpose, domain, to.country, to.id):
@@ -235,7 +229,7 @@ class Sender:
                 lane.places -= 1
                 self._barred.discard(to.message)
                 return name
-        self._give_back([mail], reason[:500], pause)
+        self._give_back([offer], reason[:500], pause)
         return None
 
     async def _ask_gates(self, message: str, relay: str) -> None:
@@ -247,11 +241,11 @@ class Sender:
             bar = "" if verdict.ok else "; ".join(str(f) for f in verdict.reasons if f.bars)
             self._bars[message, relay] = bar, time.monotonic() + FLUSH_SECONDS
 
-    def _give_back(self, mails: Sequence[Outgoing], reason: str, pause_seconds: float) -> None:
+    def _give_back(self, offers: Sequence[Offer], reason: str, pause_seconds: float) -> None:
         """Nothing of these was offered: they wait as if they had never been claimed."""
         self._fates += [
             Sent(c.id, c.claim, "queued", reason=reason, retry_seconds=pause_seconds, offered=False)
-            for c, _, _ in mails
+            for c, _, _ in (offer.note for offer in offers)
         ]
         self._progress.set()
 
@@ -293,30 +287,27 @@ class Sender:
                 partial(ledger.people, ids=ids, fields=message.fields, deals=message.needs_deals), attempts=5
             )
             for each in ours:
-                if each.contact_id in people:
-                    found.append(Addressed(each, message, *people[each.contact_id]))
+                if (known := people.get(each.contact_id)) is not None:
+                    found.append((each, message, Recipient(each.id, each.email, *known)))
                 else:
                     self._reject(each, "its contact is gone")
         return found
 
-    async def _composed(self, people: Sequence[Addressed]) -> list[Outgoing]:
+    async def _composed(self, people: Sequence[Addressed]) -> list[Offer]:
         """Every mail that can be composed; the others are rejected with the reason."""
         now = self.clock.now()
-        found: list[Outgoing] = []
-        for claimed, message, contact, deals in people:
+        found: list[Offer] = []
+        for claimed, message, to in people:
             try:
-                mail = message.render(Recipient(claimed.id, claimed.email, contact, deals), now=now)
+                content, _, return_path, subject, _, plain = message.render(to, now=now)
             except UNCOMPOSABLE as error:
                 self._reject(claimed, why_not(error))
             else:
-                offer = Offer(claimed.id, mail.return_path, claimed.email, mail.content)
-                found.append(Outgoing(claimed, mail.subject, offer))
+                known: Known = (claimed, subject, to.email.rpartition("@")[2].lower())
+                found.append(Offer(claimed.id, return_path, to.email, content, plain, known))
         if self.signer is not None and found:
-            signed = await self.signer.sign_all([mail.offer.content for mail in found])
-            found = [
-                mail._replace(offer=mail.offer._replace(content=content))
-                for mail, content in zip(found, signed, strict=True)
-            ]
+            signed = await self.signer.sign_all([offer.content for offer in found])
+            found = [offer._replace(content=content) for offer, content in zip(found, signed, strict=True)]
         return found
 
     def _reject(self, claimed: Claimed, reason: str) -> None:

@@ -34,7 +34,7 @@ import json
 import random
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -149,8 +149,12 @@ class Traffic:
         Empty when none may carry it. `country` is empty when it is unknown.
         """
         found = self._routing.routes(purpose, from_domain, country, delivery)
-        if all(not self._ways[name].breaker.open for name in found):
-            return found
+        for name in found:
+            if self._ways[name].breaker.open:
+                return self._with_open_last(found)
+        return found
+
+    def _with_open_last(self, found: Sequence[str]) -> tuple[str, ...]:
         good: list[str] = []
         bad: list[str] = []
         for name in found:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 from hub.mail import footer, program, template
 from hub.mail.encoding import one_line, printed, quoted_printable
 from hub.mail.links import Links
-from hub.mail.program import NotCompilable, Values
-from hub.mail.skeleton import Body
+from hub.mail.parts import Frame
+from hub.mail.program import NotCompilable, Program, Values, asks_for_more
+from hub.mail.skeleton import Given, Part, Skeleton, bearable
 
 
 @dataclass(frozen=True)
@@ -34,15 +34,9 @@ class Wording:
         return self.subject, self.preheader, self.text, self.in_whole(opens=False)
 
 
-class Part(Protocol):
-    def pieces(self, values: Values) -> list[bytes]:
-        """The encoded body for one recipient, to be joined."""
-        ...
-
-
 class Variant:
-    """A compiled wording. `subject` and `preheader` are functions, `text` and `html` body parts; `before` holds the
-    headers that are the same for everybody up to the text part."""
+    """A compiled wording: `subject` and `preheader` are functions, `mail` is the skeleton of the whole mail, whose bodies
+    stand in `frame` behind `header`. `asks_for_more`: they take more values than `contact` and `preheader`."""
 
     def __init__(
         self,
@@ -50,46 +44,55 @@ class Variant:
         links: Links,
         *,
         opens: bool,
-        before: bytes,
+        header: Sequence[bytes | Given],
+        frame: Frame,
         contact_fields: Collection[str],
         constants: Mapping[str, str],
     ) -> None:
-        self.links, self.opens, self.before = links, opens, before
+        self.links, self.opens = links, opens
         self.has_preheader = bool(wording.preheader)
         self._fields, self._constants = contact_fields, constants
+        self.asks_for_more = False
         self.subject = self._line(wording.subject)
         self.preheader = self._line(wording.preheader)
-        self.text: Part = self._part(_ended(wording.text), html=False)
-        self.html: Part = self._part(_ended(wording.in_whole(opens=opens)), html=True)
+        text = self._part(_ended(wording.text), html=False)
+        html = self._part(_ended(wording.in_whole(opens=opens)), html=True)
+        self.mail = Skeleton([*header, frame.before, text, frame.between, html, frame.after])
 
     def _line(self, source: str) -> Callable[[Values], str]:
         """A header's template as a function."""
         try:
-            line = program.as_text(program.compiled(source, template.TEXT, self._fields))
+            return program.as_text(
+                self._noted(program.compiled(source, template.TEXT, self._fields)), one_line
+            )
         except NotCompilable:
+            self.asks_for_more = True
             render = template.compiled(source, html=False)
             return lambda values: one_line(render(dict(values)))
-        return lambda values: one_line(line(values))
+
+    def _noted(self, made: Program) -> Program:
+        self.asks_for_more = self.asks_for_more or asks_for_more(made)
+        return made
 
     def _part(self, source: str, *, html: bool) -> Part:
+        """A body: as a program, or made by Jinja for each recipient where its template has none."""
         constants = {
             name: (printed(value, html=html),) if value else () for name, value in self._constants.items()
         }
-        environment = template.HTML if html else template.TEXT
+        environment, special = (
+            (template.HTML if html else template.TEXT),
+            constants | self.links.own(html=html),
+        )
         try:
-            return Body(self.links.compiled(source, environment, self._fields, constants, html=html))
+            return self._noted(
+                bearable(self.links.compiled(source, environment, self._fields, special, html=html))
+            )
         except NotCompilable:
-            return _Rendered(template.compiled(source, html=html), self.links, html=html)
-
-
-class _Rendered:
-    """A body part that Jinja fills in for each recipient, since its template has no program."""
-
-    def __init__(self, render: Callable[[dict[str, Any]], str], links: Links, *, html: bool) -> None:
-        self._render, self._links, self._html = render, links, html
-
-    def pieces(self, values: Values) -> list[bytes]:
-        return [quoted_printable(self._links.rendered(self._render(dict(values)), values, html=self._html))]
+            self.asks_for_more = True
+            render = template.compiled(source, html=html)
+            return lambda values: quoted_printable(
+                self.links.rendered(render(dict(values)), values, html=html)
+            )
 
 
 def _ended(source: str) -> str:

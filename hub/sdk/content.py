@@ -1,7 +1,8 @@
 """What a message must be to leave by SMTP: every line ends with CRLF, and there is no NUL (RFC 5321, 2.3.8).
 
 A bare CR or LF is what SMTP smuggling is made of: some servers take it for the end of a line, and so other words of the
-message for commands. Each message is looked at: as a whole when it leaves, or piece by piece where its pieces are made.
+message for commands. Each message is looked at: as a whole when it leaves, or piece by piece where its pieces are made (then
+its offer is `plain`).
 """
 
 from __future__ import annotations
@@ -19,12 +20,6 @@ def inspect(content: bytes) -> tuple[bool, bool]:
     lines.decode(text, True)
     sound = lines.newlines in (None, "\r\n") and "\0" not in text
     return sound, text.rfind("\n.") >= 0 or text[:1] == "."
-
-
-class Sound(bytes):
-    """A message all of whose pieces were found to be `sound`; it is not looked at again."""
-
-    __slots__ = ()
 
 
 def sound(piece: bytes) -> bytes:

@@ -61,12 +61,18 @@ class UnknownOutcome(HubError):
 
 
 class Offer(NamedTuple):
-    """One finished message for one recipient. `content` has CRLF lines only; `id` is the giver's own."""
+    """One finished message for one recipient. `content` has CRLF lines only; `id` and `note` are the giver's own.
+
+    `plain` is the giver's word that the content was looked at in pieces and need not be again: all of it is ASCII, it has no
+    NUL and no bare CR or LF, none of its lines begins with a dot, and it ends with CRLF.
+    """
 
     id: int
     return_path: str
     recipient: str
     content: bytes
+    plain: bool = False
+    note: Any = None
 
 
 class Source(Protocol):

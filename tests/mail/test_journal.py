@@ -188,3 +188,66 @@ async def test_what_people_prove_before_the_relay_answers_is_not_doubted_after_a
         assert await ledger.settle(conn, [late], now=clock.now()) == 1
         row = await (await conn.execute("SELECT state, relay, subject, lease_until FROM delivery")).fetchone()
     assert row == ("accepted", "main", "Hello", None)
+
+
+async def test_a_mail_that_recovery_finds_accepted_keeps_its_subject(
+    tmp_path: Path, database: Database, clock: ManualClock
+) -> None:
+    """It stands on the CRM's timeline. A long one is cut, and never within a character."""
+    async with database.transaction() as conn:
+        await conn.execute(
+            "INSERT INTO contact (email, changed_at) SELECT 'p' || n || '@example.com', now() FROM generate_series(1, 2) n"
+        )
+        await conn.execute(
+            """INSERT INTO delivery (message, contact_id, occurrence, purpose, queued_at, email, state, claimed_by, claim,
+                                     attempts, lease_until)
+               SELECT 'm', id, 'o', 'p', now(), email, 'claimed', 'gone', id, 1, now() + interval '1 minute' FROM contact"""
+        )
+    own = journal.Journal(tmp_path, "gone").__enter__()
+    own.offered(9, 9, "main", "of a mail that had the place before")
+    own.forget([9])
+    for number, subject in ((1, "Grüße, Jörg"), (2, "x" + "ü" * 150)):
+        own.offered(number, number, "main", subject)
+        own.answered(number, 250, "2.0.0 Ok")
+    own.__exit__(RuntimeError)
+    assert (await recover(database, clock, tmp_path))["accepted"] == 2
+    async with database.connection() as conn:
+        rows = await (await conn.execute("SELECT subject FROM delivery ORDER BY id")).fetchall()
+    assert rows == [("Grüße, Jörg",), ("x" + "ü" * 99,)]
+
+
+@pytest.mark.parametrize(
+    ("known", "boot"),
+    [
+        ({"kern.bootsessionuuid": "2F9A0C5E", "kern.boottime": "{ sec = 1 }"}, b"2F9A0C5E"),
+        ({"kern.boottime": "{ sec = 1764096000, usec = 0 } Tue Nov 25"}, b"{ sec = 1764096000, usec = 0 } Tue Nov 25"),
+        ({}, b""),
+    ],
+)  # fmt: skip
+def test_where_there_is_no_proc_the_kernel_is_asked_by_sysctl(
+    known: dict[str, str], boot: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = "\n".join(f"  {name}) echo '{value}' ;;" for name, value in known.items())
+    sysctl = tmp_path / "sysctl"
+    sysctl.write_text(f'#!/bin/sh\n[ "$1" = -n ] || exit 2\ncase $2 in\n{answers}\n  *) exit 1 ;;\nesac\n')
+    sysctl.chmod(0o755)
+    monkeypatch.setattr(journal, "BOOT_ID", tmp_path / "missing")
+    monkeypatch.setattr(journal, "SYSCTL", str(sysctl))
+    assert journal.boot_id() == boot
+    where = tmp_path / "journals"
+    with journal.Journal(where, "one") as own:
+        own.offered(1, 1, "main")
+        own.answered(1, 250, "2.0.0 Ok")
+    left = journal.read(where, "one")  # believed only where the start of the machine is known
+    assert left is None if not boot else left is not None and left.offered == {(1, 1)}
+
+
+def test_without_any_word_of_the_machines_start_nothing_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal, "BOOT_ID", tmp_path / "missing")
+    monkeypatch.setattr(journal, "SYSCTL", str(tmp_path / "missing"))
+    assert journal.boot_id() == b""
+    with journal.Journal(tmp_path / "journals", "one") as own:
+        own.offered(1, 1, "main")
+    assert not (tmp_path / "journals").exists()
