@@ -162,6 +162,24 @@ class _Checker:
             for connection in section.subscriptions:
                 at: At = ("purposes", name, "subscriptions", connection)
                 self._known(at, "connection", connection, self._names("connections"))
+            if section.double_opt_in is not None:
+                self._double_opt_in(
+                    ("purposes", name, "double_opt_in", "message"), section.double_opt_in.message
+                )
+
+    def _double_opt_in(self, at: At, message: str) -> None:
+        """Its mail must hold the link, and go out by another purpose than the one that is not consented to yet."""
+        if not self._known(at, "message", message, self._names("messages")):
+            return
+        section = self.settings.messages.get(message)
+        if section is None:
+            return
+        purpose = self.settings.purposes.get(section.purpose)
+        if purpose is not None and purpose.marketing:
+            what = f"message {message} is of the purpose {section.purpose}, which is marketing"
+            self._wrong(at, what, "give it a purpose of its own with `marketing: false`")
+        if not checking.names(self.config, section, "confirm_url"):
+            self._wrong(at, f"message {message} does not print confirm_url", "put the link into its template")
 
     def _catalog(self) -> Catalog:
         """All fields of all mappings; a mapping's own mistakes are told here."""

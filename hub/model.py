@@ -1,6 +1,6 @@
 """The vocabulary that every room shares: what comes from a vendor, what is kept, what goes back.
 
-Vendor-side values are `Record` (pulled), `Push` (`Result`, `FieldWrite`, `ConsentWrite`: to be written) and
+Vendor-side values are `Record` (pulled), `Push` (`Result`, `FieldWrite`, `ConsentWrite`, `Erase`: to be written) and
 `Outcome` (what the vendor said of one push). Everything else names a state or a kind.
 """
 
@@ -232,6 +232,36 @@ class BounceClass(StrEnum):
     UNKNOWN = "unknown"
 
 
+# --- what people allow ----------------------------------------------------------------------------------
+
+
+class Channel(StrEnum):
+    """By what people are reached: consent is given for each channel by itself."""
+
+    EMAIL = "email"
+
+
+class ConsentSource(StrEnum):
+    """Who told the hub a word on consent."""
+
+    SYSTEM = "system"  # the hub itself
+    CONNECTION = "connection"
+    PAGE = "page"  # the person, on a page of the hub
+    IMPORT = "import"
+    ADMIN = "admin"
+
+
+class ConsentHow(StrEnum):
+    """How a word on consent came about."""
+
+    DOUBLE_OPT_IN = "double_opt_in"  # asked for, and confirmed by the link of a mail
+    SINGLE = "single"
+    IMPORTED = "imported"
+    BY_HAND = "by_hand"
+    TOLD = "told"  # as another system keeps it
+    CARRIED = "carried"  # said under another address of the same person
+
+
 # --- what goes back to a vendor ------------------------------------------------------------------------
 
 
@@ -280,7 +310,14 @@ class ConsentWrite(msgspec.Struct, frozen=True, kw_only=True, tag="consent"):
     contact_ref: str = ""
 
 
-Push = Result | FieldWrite | ConsentWrite
+class Erase(msgspec.Struct, frozen=True, kw_only=True, tag="erase"):
+    """Erase a person's record for good. One that is gone already is done."""
+
+    id: str
+    contact_ref: str
+
+
+Push = Result | FieldWrite | ConsentWrite | Erase
 
 
 class OutcomeStatus(StrEnum):

@@ -114,16 +114,23 @@ def hubspot(clock: ManualClock) -> Iterator[HubSpotSandbox]:
 
 @pytest.fixture
 async def rig(
-    tmp_path: Path, clock: ManualClock, hubspot: HubSpotSandbox, database_url: str, redis_url: str
+    tmp_path: Path,
+    clock: ManualClock,
+    hubspot: HubSpotSandbox,
+    database_url: str,
+    redis_url: str,
+    hub_yaml: str,
 ) -> AsyncIterator[Rig]:
     """A hub that syncs with the account; its relay is closed."""
-    async with opened(tmp_path, clock, hubspot, database_url=database_url, redis_url=redis_url) as rig:
+    async with opened(
+        tmp_path, clock, hubspot, database_url=database_url, redis_url=redis_url, yaml=hub_yaml
+    ) as rig:
         yield rig
 
 
 @pytest.fixture
 def hub_yaml() -> str:
-    """The configuration of `post`; a module that needs another one has a fixture of this name."""
+    """The configuration of `rig` and `post`; a module that needs another one has a fixture of this name."""
     return HUB_YAML
 
 

@@ -19,6 +19,17 @@ EXPECTED: dict[str, list[tuple[str, str]]] = {
         ("01-unknown-key.yaml:5:1", "unknown key 'porpoises'; did you mean 'purposes'?"),
         ("01-unknown-key.yaml:10:96", "there is no purpose 'news'; none is known"),
     ],
+    "90-double-opt-in": [
+        ("90-double-opt-in.yaml:3:48", "there is no message 'aks'; did you mean 'ask'?"),
+        (
+            "90-double-opt-in.yaml:4:48",
+            "message hello does not print confirm_url; put the link into its template",
+        ),
+        (
+            "90-double-opt-in.yaml:4:48",
+            "message hello is of the purpose news, which is marketing; give it a purpose of its own with `marketing: false`",
+        ),
+    ],
     "02-unknown-key-inside": [
         ("02-unknown-key-inside.yaml:8:3", "list berlin has neither where nor static; give one of them"),
         ("02-unknown-key-inside.yaml:8:12", "unknown key 'were'; did you mean 'where'?"),

@@ -69,7 +69,7 @@ class HubSpot(Connector[HubSpotSettings]):
         name="hubspot",
         title="HubSpot",
         streams=("contacts", "companies", "deals", "segments"),
-        pushes=("results", "consent", "fields"),
+        pushes=("results", "consent", "fields", "erasure"),
         auth=("private app token", "OAuth 2 refresh token"),
         webhooks=("contact.*", "company.*", "deal.*"),
         limits=(

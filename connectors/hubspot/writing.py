@@ -1,4 +1,4 @@
-"""Writing to HubSpot by its official SDK: results onto timelines and contacts, consent, and plain fields.
+"""Writing to HubSpot by its official SDK: results onto timelines and contacts, consent, plain fields, and erasure.
 
 One mail is one e-mail engagement on the contact's timeline. It is upserted by `mailyard_delivery`, a unique
 property of ours, and says in words what came back of the mail; so a repeated write has no second effect.
@@ -15,7 +15,7 @@ from typing import Any
 
 from connectors.hubspot.errors import advice, of_sdk
 from hub.errors import Drop, FixNeeded, Retry, VendorError
-from hub.model import ConsentWrite, FieldWrite, Outcome, OutcomeStatus, Push, Result, ResultKind
+from hub.model import ConsentWrite, Erase, FieldWrite, Outcome, OutcomeStatus, Push, Result, ResultKind
 from hub.sdk.http import Http
 
 GROUP = "mailyard"
@@ -81,6 +81,8 @@ class Writer:
             )
         for consent in (p for p in batch if isinstance(p, ConsentWrite)):
             await self._consent(consent)
+        for erase in (p for p in batch if isinstance(p, Erase)):
+            await self._erase(erase)
         return list(self.outcomes.values())
 
     # --- results ----------------------------------------------------------------------------------------
@@ -205,6 +207,14 @@ class Writer:
         except VendorError as error:
             already = "already" in error.message.lower() and error.status == 400
             if not already:
+                self._mark([push.id], error)
+
+    async def _erase(self, push: Erase) -> None:
+        """For good: no recycle bin. Of a record that is gone already HubSpot says done, too."""
+        try:
+            await self._sdk(lambda sdk: sdk.crm.contacts.basic_api.purge({"objectId": push.contact_ref}))
+        except VendorError as error:
+            if error.status != 404:
                 self._mark([push.id], error)
 
     # --- preparing --------------------------------------------------------------------------------------

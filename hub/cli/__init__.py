@@ -11,9 +11,11 @@ from hub import __version__
 from hub.cli import (
     ask,
     campaigns,
+    consent,
     decide,
     deliver,
     duplicates,
+    erasure,
     inbox,
     lists,
     mapping,
@@ -87,7 +89,9 @@ for command in (
     *inbox.COMMANDS,
     *preview.COMMANDS,
     *campaigns.COMMANDS,
+    *consent.COMMANDS,
     *decide.COMMANDS,
+    *erasure.COMMANDS,
     *deliver.COMMANDS,
     *relays.COMMANDS,
 ):

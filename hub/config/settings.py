@@ -390,10 +390,26 @@ class RelaySection(Section):
         return dict(self.model_extra or {})
 
 
+class DoubleOptInSection(Section):
+    """How people ask for a purpose: a mail asks them to confirm, and only then it is consent."""
+
+    message: str = Field(description="the mail that asks; it prints `confirm_url`")
+    expires: Duration = Field(timedelta(days=7), description="how long its link can be used, e.g. 7d")
+    wording: str = Field(
+        description="what people agree to, as the form shows it: kept as the proof. Change it together with every form"
+    )
+
+
 class PurposeSection(Section):
     """Why people get mail, in words they see on the preference page, and what the purpose is called elsewhere."""
 
     title: str = Field(description="the purpose in words")
+    titles: dict[LanguageTag, str] = Field(
+        default_factory=dict, description="language -> the title in it, for the hub's pages"
+    )
+    double_opt_in: DoubleOptInSection | None = Field(
+        None, description="lets people ask for it, at `/subscribe/PURPOSE` under `web.public_url`"
+    )
     basis: Literal["opt_out", "opt_in"] = Field("opt_out", description="opt_in: only with a recorded consent")
     marketing: bool = Field(
         True,
@@ -416,6 +432,9 @@ class WebSection(Section):
     proxies: list[Annotated[str, AfterValidator(_network)]] = Field(
         default_factory=list,
         description="proxies in front, whose X-Forwarded-For tells where a reader comes from, e.g. 10.0.0.0/8",
+    )
+    requests_per_hour: int = Field(
+        60, ge=1, description="how many requests for mail are taken from one network (/24, or /48 of IPv6)"
     )
 
 

@@ -72,7 +72,7 @@ class Journey:
     async def _look(self) -> tuple[dict[str, Any], dict[str, int]]:
         """(the hub's numbers, what is still to be done and by whom)."""
         async with self.runtime.db.connection() as conn:
-            numbers = await status.numbers(conn)
+            numbers = await status.numbers(conn, now=self.runtime.clock.now())
             left = await backlog.busy(conn)
         for waiting in await stages.waiting(self.runtime):
             left[f"{waiting.kind} {waiting.key}".strip()] = waiting.count

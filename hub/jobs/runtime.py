@@ -16,6 +16,8 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psycopg
+
 from hub import mapping as mappings
 from hub.clock import Clock, from_environment
 from hub.config import Config, load
@@ -32,7 +34,9 @@ from hub.sdk.http import Http
 from hub.sdk.quota import PULL_SHARE
 from hub.sdk.relay import Marking, Relay, made
 from hub.signing import Signer
+from hub.store import address_key, obligations
 from hub.store.database import Database
+from hub.store.obligations import Told
 from hub.store.quotas import PostgresQuota
 from hub.store.tokens import PostgresTokens
 from hub.sync.pull import Progress
@@ -193,25 +197,28 @@ class Runtime:
 
     @cached_property
     def targets(self) -> list[Target]:
-        """Who is told of results and opt-outs."""
-        found = []
-        for name, section in self.settings.sync.items():
-            kind = registry.connectors()[self.settings.connections[name].connector]
-            subscriptions = {
-                purpose: p.subscriptions[name]
-                for purpose, p in self.settings.purposes.items()
-                if name in p.subscriptions
-            }
-            found.append(
-                Target(
-                    name,
-                    results="results" in section.push,
-                    consent="consent" in section.push,
-                    needs_contact=kind.manifest.needs_contact,
-                    subscriptions=subscriptions,
-                )
+        """Who is told of results."""
+        return [
+            Target(name, "results" in section.push, kind.manifest.needs_contact)
+            for name, section in self.settings.sync.items()
+            for kind in [registry.connectors()[self.settings.connections[name].connector]]
+        ]
+
+    @property
+    def told(self) -> list[Told]:
+        """Who is told of opt-outs of which purpose."""
+        kinds = registry.connectors()
+        return [
+            Told(
+                name, purpose, section.subscriptions[name], kinds[connection.connector].manifest.needs_contact
             )
-        return found
+            for name, sync in self.settings.sync.items()
+            if "consent" in sync.push
+            for connection in [self.settings.connections.get(name)]
+            if connection is not None and connection.connector in kinds
+            for purpose, section in self.settings.purposes.items()
+            if name in section.subscriptions
+        ]
 
     async def connector(self, name: str, *, pulling: bool = False) -> Connector[Any]:
         """A connection's connector. One that pulls leaves room in long quotas for pushes and webhooks."""
@@ -299,17 +306,29 @@ async def opened(
     """A hub ready to work. `environ` names the servers and keys, and holds what hub.yaml refers to."""
     config = load(config_file, environ)
     async with AsyncExitStack() as stack:
-        db = await stack.enter_async_context(Database(environ["HUB_DATABASE_URL"]))
+        keys, url = _keys(environ), environ["HUB_DATABASE_URL"]
+        db = await stack.enter_async_context(Database(url, address_key=await _address_key(url, keys)))
         runtime = Runtime(
             config,
             db,
             clock or from_environment(),
             Bell(environ["HUB_REDIS_URL"]),
-            _keys(environ),
+            keys,
             progress=progress,
         )
         stack.push_async_callback(runtime.close)
+        async with db.transaction() as conn:
+            await obligations.know(conn, runtime.told)
         yield runtime
+
+
+async def _address_key(url: str, keys: list[bytes]) -> str | None:
+    """Of a server that is away none: whoever asks it next says so."""
+    try:
+        return await asyncio.to_thread(address_key.ready, url, keys)
+    except psycopg.OperationalError:
+        async with Database(url):  # waits for it, or tells that it is not reached
+            return await asyncio.to_thread(address_key.ready, url, keys)
 
 
 def _keys(environ: Mapping[str, str]) -> list[bytes]:

@@ -10,7 +10,7 @@ from hub.config.loading import Config, nearest
 from hub.config.settings import LanguageSection, MessageSection
 from hub.document import At, Position, Problem
 from hub.errors import ConfigError
-from hub.mail import lint, parts, template, utm
+from hub.mail import footer, lint, parts, template, utm
 from hub.mail.preview import GMAIL_CLIPS_BYTES
 
 
@@ -20,6 +20,22 @@ def messages(config: Config, fields: Collection[str], *, all_known: bool) -> Che
     found = Checker(config, fields, all_known)
     found.all()
     return found
+
+
+def names(config: Config, section: MessageSection, variable: str) -> bool:
+    """Whether a message prints a variable for everybody in each of its languages. What cannot be read is told elsewhere."""
+
+    def printed(each: MessageSection | LanguageSection) -> bool:
+        source = each.html
+        if each.template is not None:
+            with suppress(OSError, UnicodeDecodeError):
+                source = (config.base_dir / each.template).read_text(encoding="utf-8")
+        try:
+            return source is None or footer.prints(source, variable)
+        except ConfigError:
+            return True
+
+    return printed(section) and all(printed(each) for each in section.languages.values())
 
 
 class Checker:

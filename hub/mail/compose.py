@@ -191,6 +191,7 @@ class Message:
         )
         self.needs_deals = "deals" in names
         self.all_fields = known if self.needs_company else {n for n in known if not n.startswith("company.")}
+        self._pages = tuple((name, path) for name, path in template.PAGES.items() if name in names)
         self._blank = dict.fromkeys(self.all_fields if self.fields is None else self.fields)
 
     def _headers(self) -> list[bytes | Given]:
@@ -282,6 +283,8 @@ class Message:
             values["deals"] = to.deals
             values["unsubscribe_url"] = f"{self._base_url}/u/{unsubscribe.decode()}"
             values["click"] = click.decode()
+            for name, path in self._pages:  # all of a mail's links to us speak for its mailbox: one token
+                values[name] = f"{self._base_url}/{path}/{unsubscribe.decode()}"
             if variant.opens:
                 values["open_url"] = f"{self._base_url}/o/{opened.decode()}"
             if variant.trap:

@@ -25,7 +25,7 @@ HREF = re.compile(
 """A link in HTML: what stands before its address, and the address in either kind of quotes."""
 _ADDRESS = re.compile(r"https?://(?:[^\s<>\"()\[\]]|\([^\s<>\"()\[\]]*\))+", re.IGNORECASE)
 """A link in plain text; a sentence's end after it is not part of it."""
-_OWN = re.compile(r"\{\{-?\s*(?:unsubscribe_url|trap_url)\s*-?\}\}")
+_OWN = re.compile(r"\{\{-?\s*(?:unsubscribe_url|preferences_url|confirm_url|trap_url)\s*-?\}\}")
 
 
 class Links:
@@ -41,6 +41,8 @@ class Links:
         base = printed(self.base_url, html=html)
         return {
             "unsubscribe_url": (f"{base}/u/", Token("unsubscribe")),
+            "preferences_url": (f"{base}/p/", Token("unsubscribe")),
+            "confirm_url": (f"{base}/confirm/", Token("unsubscribe")),
             "open_url": (f"{base}/o/", Token("open")),
             "trap_url": (f"{base}/t/", Token("click")),
         }
@@ -129,12 +131,12 @@ class Links:
 
     def _in_text(self, found: re.Match[str], values: Values) -> str:
         link, rest = _without_sentence_end(found[0])
-        return (link if link == values["unsubscribe_url"] else self._with_utm(link)) + rest
+        return (link if _our_own(link, values) else self._with_utm(link)) + rest
 
     def _placed(self, escaped: str, values: Values) -> str:
         """The address of a link as it stands in HTML, led through the hub unless it is our own or leads elsewhere."""
         url = html_lib.unescape(escaped)
-        if not _to_the_web(url) or url in (values["unsubscribe_url"], values.get("trap_url")):
+        if not _to_the_web(url) or _our_own(url, values):
             return escaped
         if self.utm is not None:
             url = self.utm(url)
@@ -143,6 +145,15 @@ class Links:
             return escaped
         before, after = self.led(url)
         return html_lib.escape(f"{before}{values['click']}{after}")
+
+
+def _our_own(url: str, values: Values) -> bool:
+    """Whether it leads to a page of the hub, about the recipient's own mail."""
+    return url == values["unsubscribe_url"] or url in (
+        values.get("preferences_url"),
+        values.get("confirm_url"),
+        values.get("trap_url"),
+    )
 
 
 def _to_the_web(url: str) -> bool:

@@ -233,7 +233,9 @@ class _Compiler:
         )
 
 
-_PLAIN_NAMES = frozenset({"unsubscribe_url", "open_url", "trap_url", "preheader"})
+_PLAIN_NAMES = frozenset(
+    {"unsubscribe_url", "preferences_url", "confirm_url", "open_url", "trap_url", "preheader"}
+)
 _numbers = count()
 
 

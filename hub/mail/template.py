@@ -14,8 +14,10 @@ from hub.mail import hidden as hiding
 from hub.mail.program import PLAIN_FILTERS
 
 MAX_RENDERED = 2_000_000
+PAGES = {"preferences_url": "p", "confirm_url": "confirm"}
+"""Links to pages of the hub, of which most mails have none: variable -> path."""
 VARIABLES = frozenset(
-    {"contact", "company", "deals", "unsubscribe_url", "preheader", "message", "postal_address"}
+    {"contact", "company", "deals", "unsubscribe_url", "preheader", "message", "postal_address", *PAGES}
 )
 
 

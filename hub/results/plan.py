@@ -1,10 +1,10 @@
-"""Decide what of each event goes back where: outbox rows for every system that is to see results or opt-outs."""
+"""Decide what of each event goes back where: outbox rows for every system that is to see results."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from hub.clock import Clock
@@ -19,13 +19,11 @@ PUSHED = frozenset(k.value for k in ResultKind) - {ResultKind.DELAYED.value}
 
 @dataclass(frozen=True)
 class Target:
-    """A connection that takes results or consent. `subscriptions` maps our purposes to its subscription ids."""
+    """A connection that takes results."""
 
     connection: str
     results: bool
-    consent: bool
     needs_contact: bool = True
-    subscriptions: Mapping[str, str] = field(default_factory=dict)
 
 
 async def plan(db: Database, clock: Clock, targets: Sequence[Target]) -> set[str]:
@@ -57,13 +55,6 @@ def _pushes(row: dict[str, Any], targets: Sequence[Target], clock: Clock) -> lis
                     target, "result", f"{row['delivery_id']}:{row['kind']}", _result(row, target), row, clock
                 )
             )
-        if (
-            target.consent
-            and row["kind"] == ResultKind.UNSUBSCRIBED
-            and row["purpose"] in target.subscriptions
-        ):
-            payload = _opt_out(row, target.subscriptions[row["purpose"]])
-            found.append(_push(target, "consent", f"consent:{row['delivery_id']}", payload, row, clock))
     return found
 
 
@@ -87,15 +78,4 @@ def _result(row: dict[str, Any], target: Target) -> dict[str, Any]:
         "contact_key": hashlib.sha256(f"{row['instance']}:{row['contact_id']}".encode()).hexdigest()[:20],
         "sent_at": row["sent_at"],
         "detail": detail,
-    }
-
-
-def _opt_out(row: dict[str, Any], subscription: str) -> dict[str, Any]:
-    return {
-        "email": row["email"],
-        "purpose": row["purpose"],
-        "subscription": subscription,
-        "opted_in": False,
-        "at": row["occurred_at"],
-        "proof": f"unsubscribed through the link of message {row['message']}",
     }

@@ -139,23 +139,21 @@ def _random(given: Mapping[str, Any], value: Values) -> str:
     return f"{drawn} * 100.0 < {value(given['percent'])}::numeric * 4294967296"
 
 
-def _consented(given: Mapping[str, Any], value: Values) -> str:
-    purpose = value(given["purpose"])
+def _verdict(status: str, purpose: str) -> str:
+    """Whether the consent ledger's verdict on a purpose is `status`; without a row of its own that on all purposes holds."""
     return (
-        "EXISTS (SELECT FROM consent y WHERE y.email_hash = address_hash(c.email) AND y.status = 'in' "
-        f"AND y.purpose IN ({purpose}, '*') AND NOT EXISTS (SELECT FROM consent n WHERE n.email_hash = y.email_hash "
-        # As in the send ledger: after an opt-out only a later opt-in with a proof stands.
-        f"AND n.status = 'out' AND n.purpose IN ({purpose}, '*') AND (n.at >= y.at OR y.proof = '')))"
+        "EXISTS (SELECT FROM consent_verdict v WHERE v.email_hash = address_hash(c.email) AND v.channel = 'email' "
+        f"AND v.status = '{status}' AND (v.purpose = {purpose} OR v.purpose = '*' AND NOT EXISTS (SELECT FROM consent_verdict o "
+        f"WHERE o.email_hash = v.email_hash AND o.channel = v.channel AND o.purpose = {purpose})))"
     )
+
+
+def _consented(given: Mapping[str, Any], value: Values) -> str:
+    return _verdict("in", value(given["purpose"]))
 
 
 def _opted_out(given: Mapping[str, Any], value: Values) -> str:
-    purposes = f"({value(given['purpose'])}, '*')" if "purpose" in given else "('*')"
-    return (
-        "EXISTS (SELECT FROM consent n WHERE n.email_hash = address_hash(c.email) AND n.status = 'out' "
-        f"AND n.purpose IN {purposes} AND NOT EXISTS (SELECT FROM consent y WHERE y.email_hash = n.email_hash "
-        f"AND y.status = 'in' AND y.purpose IN {purposes} AND y.at > n.at AND y.proof <> ''))"
-    )
+    return _verdict("out", value(given.get("purpose", "*")))
 
 
 def _mail(kind: str, help: str) -> Function:

@@ -53,7 +53,7 @@ class Manifest:
     name: str
     title: str
     streams: tuple[str, ...] = ()
-    pushes: tuple[str, ...] = ()  # of: results, consent, fields
+    pushes: tuple[str, ...] = ()  # of: results, consent, fields, erasure
     auth: tuple[str, ...] = ()
     webhooks: tuple[str, ...] = ()
     limits: tuple[Limit, ...] = ()

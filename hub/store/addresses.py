@@ -7,6 +7,8 @@ from typing import Any
 
 from psycopg import AsyncConnection
 
+from hub.store import obligations
+
 
 async def note_others(conn: AsyncConnection[Any], values: Mapping[str, Any]) -> None:
     """Keep the addresses that the rows of `incoming_contact` tell in `other_emails`; those no longer told go."""
@@ -47,9 +49,11 @@ async def carry_opt_outs(conn: AsyncConnection[Any], contact_ids: Sequence[int])
         return 0
     cursor = await conn.execute(
         """
-        INSERT INTO consent (email_hash, contact_id, purpose, channel, status, source, at, proof)
-        SELECT address_hash(c.email), c.id, n.purpose, n.channel, 'out', n.source, n.at,
-               'said under another address of this person'
+        WITH carried AS (
+        INSERT INTO consent (email_hash, contact_id, purpose, channel, status, source, source_kind, how, dated, at, recorded_at,
+                             proof)
+        SELECT address_hash(c.email), c.id, n.purpose, n.channel, 'out', n.source, n.source_kind, 'carried', n.dated, n.at,
+               n.recorded_at, 'said under another address of this person'
         FROM contact c
         CROSS JOIN LATERAL (
             SELECT o.email FROM contact_address o WHERE o.contact_id = c.id
@@ -60,12 +64,18 @@ async def carry_opt_outs(conn: AsyncConnection[Any], contact_ids: Sequence[int])
           AND c.email <> '' AND a.email <> c.email
           AND NOT EXISTS (
             SELECT FROM consent y WHERE y.email_hash IN (n.email_hash, address_hash(c.email)) AND y.status = 'in'
-              AND y.proof <> '' AND y.purpose IN (n.purpose, '*') AND y.at > n.at)
-        ON CONFLICT DO NOTHING
+              AND y.dated AND y.proof <> '' AND y.channel = n.channel AND y.purpose IN (n.purpose, '*') AND y.at > n.at)
+        ON CONFLICT DO NOTHING RETURNING id, contact_id
+        ), touched AS (
+            INSERT INTO list_touch SELECT contact_id, 'consent' FROM carried
+        )
+        SELECT n.id, c.email, c.id FROM carried n JOIN contact c ON c.id = n.contact_id
         """,
         [list(contact_ids)],
     )
-    return cursor.rowcount
+    carried = await cursor.fetchall()
+    await obligations.open_for(conn, carried)
+    return len(carried)
 
 
 async def carry_told(

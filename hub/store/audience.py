@@ -95,7 +95,7 @@ async def excluded(
 ) -> str | None:
     """Why a contact may not be sent a mail of a purpose now; None when it may. `purposes` is as in `ledger.claim`."""
     cursor = await conn.execute(
-        f"""SELECT {EXCLUDED} FROM contact c CROSS JOIN (SELECT %(purpose)s::text AS purpose) d
+        f"""SELECT {EXCLUDED} FROM contact c CROSS JOIN (SELECT %(purpose)s::text AS purpose, '' AS occurrence) d
             CROSS JOIN LATERAL (SELECT address_hash(c.email) AS hash) a WHERE c.id = %(id)s""".encode(),
         {
             "id": contact_id, "purpose": purpose, "purposes": list(purposes),

@@ -107,10 +107,14 @@ async def gather(
             SELECT c.id, lower(c.email) AS email, c.time_zone, c.country,
                    coalesce(CASE WHEN {_ASK} THEN {EXCLUDED} END, 'on the list ' || b.list) AS reason
             FROM list l JOIN list_member m ON m.list_id = l.id JOIN contact c ON c.id = m.contact_id
-            CROSS JOIN (SELECT %(purpose)s::text AS purpose) d
+            CROSS JOIN (SELECT %(purpose)s::text AS purpose, '' AS occurrence) d
+            CROSS JOIN (SELECT salt, CASE WHEN address_key IS NOT NULL THEN decode(current_setting('hub.address_key'), 'hex')
+                        END AS pads FROM instance OFFSET 0) s
+            CROSS JOIN LATERAL (SELECT sha256(s.salt || convert_to(lower(c.email), 'UTF8')) AS salted OFFSET 0) h
             CROSS JOIN LATERAL (  -- as address_hash, without a call for each of a million
-                SELECT sha256((SELECT salt FROM instance) || convert_to(lower(c.email), 'UTF8')) AS hash) a
-            LEFT JOIN (SELECT email_hash FROM suppression UNION SELECT email_hash FROM consent) k ON k.email_hash = a.hash
+                SELECT CASE WHEN s.pads IS NULL THEN h.salted ELSE
+                    sha256(substr(s.pads, 65, 64) || sha256(substr(s.pads, 1, 64) || h.salted)) END AS hash OFFSET 0) a
+            LEFT JOIN (SELECT email_hash FROM suppression UNION SELECT email_hash FROM consent_verdict) k ON k.email_hash = a.hash
             LEFT JOIN barred b ON b.email = lower(c.email)
             WHERE l.name = %(list)s
         ), firsts AS (

@@ -20,7 +20,7 @@ from psycopg.rows import dict_row
 
 from hub.mapping import Hint, Standing
 from hub.model import CONTACT_FIELDS, Link
-from hub.store import addresses, copying, merging, newcomers, recognising, words
+from hub.store import addresses, copying, erasing, merging, newcomers, recognising, words
 from hub.store.copying import NOTHING
 
 COLUMNS = tuple(CONTACT_FIELDS)
@@ -85,6 +85,7 @@ class Merged:
     changed: int = 0
     unchanged: int = 0
     gone: int = 0
+    erased: int = 0
 
 
 async def merge(
@@ -112,6 +113,12 @@ async def merge(
     values = {"connection": connection, "object": object, "now": now, "run_id": run_id}
     new, known = await recognising.look(conn, rows, values)
     unchanged = len(rows) - len(new) - len(known)
+    barred = await erasing.barred(
+        conn, connection, [(rows[p].external_id, rows[p].columns.get("email")) for p in new]
+    )
+    erased = len(new)
+    new = [place for place in new if rows[place].external_id not in barred]
+    erased -= len(new)
     strangers, others = await recognising.strangers(conn, [rows[place] for place in new], rows, match)
     told = [rows[place] for place, _ in known] + others
     merged = Merged(unchanged=unchanged)
@@ -120,7 +127,7 @@ async def merge(
         merged = await _settle(conn, told, values, on_blank=on_blank, match=match, standing=standing)
     if strangers:
         await newcomers.insert(conn, strangers, values)
-    return Merged(len(strangers) + merged.created, merged.changed, unchanged, merged.gone)
+    return Merged(len(strangers) + merged.created, merged.changed, unchanged, merged.gone, erased)
 
 
 async def _settle(
@@ -378,3 +385,14 @@ async def by_email(conn: AsyncConnection[Any], email: str) -> list[dict[str, Any
     async with conn.cursor(row_factory=dict_row) as cursor:
         await cursor.execute("SELECT * FROM contact WHERE email = lower(%s) ORDER BY id", [email])
         return list(await cursor.fetchall())
+
+
+async def with_addresses(conn: AsyncConnection[Any], emails: Sequence[str]) -> list[int]:
+    """Contacts that have one of these addresses, now or among their others."""
+    cursor = await conn.execute(
+        """WITH asked AS (SELECT DISTINCT lower(e) AS email FROM unnest(%s::text[]) e)
+           SELECT c.id FROM contact c JOIN asked USING (email)
+           UNION SELECT o.contact_id FROM contact_address o JOIN asked USING (email)""",
+        [list(emails)],
+    )
+    return [row[0] for row in await cursor.fetchall()]

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import psycopg
 import structlog
 from psycopg import AsyncConnection
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from hub.errors import HubError
@@ -31,11 +32,14 @@ class Database:
     """A pool of connections. Open it with `async with Database(url) as db`.
 
     A restarted PostgreSQL makes calls wait (up to `wait_seconds`) instead of failing; what was under way in a
-    cut connection fails and is not committed.
+    cut connection fails and is not committed. `address_key` is what `hub.store.address_key` gives.
     """
 
-    def __init__(self, url: str, *, size: int = 16, wait_seconds: float = WAIT_SECONDS) -> None:
-        self.url, self.wait_seconds = url, wait_seconds
+    def __init__(
+        self, url: str, *, size: int = 16, wait_seconds: float = WAIT_SECONDS, address_key: str | None = None
+    ) -> None:
+        self.url, self.wait_seconds = _with_key(url, address_key), wait_seconds
+        url = self.url
         self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
             url, min_size=1, max_size=size, open=False, timeout=wait_seconds, check=AsyncConnectionPool.check_connection,
             reconnect_timeout=wait_seconds, name="hub",
@@ -143,6 +147,14 @@ class Database:
         """A database on which everything is done as usual, one thing after the other, and taken back at the end."""
         async with self._pool.connection() as conn, conn.transaction(force_rollback=True):
             yield _Rehearsal(self.url, conn)
+
+
+def _with_key(url: str, address_key: str | None) -> str:
+    """A connection string whose sessions have the key of address hashes."""
+    if address_key is None:
+        return url
+    given = conninfo_to_dict(url).get("options") or ""
+    return make_conninfo(url, options=f"{given} -c hub.address_key={address_key}".strip())
 
 
 class Line:

@@ -10,7 +10,7 @@ from typing import Any
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
-from hub.store import consent
+from hub.store import consent, erasing
 from hub.store.database import Connection
 
 BY_HAND = "by hand: "
@@ -114,6 +114,7 @@ async def lift(
     row = await cursor.fetchone()
     if row is None:
         return None
+    await erasing.unbarred(conn, email)
     was = {"reason": row[0], "at": row[1].isoformat(), "evidence": row[2]}
     await record(conn, Decision("lifted", because, by, now, email=email, detail=was))
     return was

@@ -12,7 +12,7 @@ from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
 from hub.machines import Hit
-from hub.model import BounceClass, ResultKind
+from hub.model import BounceClass, ConsentHow, ConsentSource, ResultKind
 from hub.standing import Standing, Told, standing
 from hub.store import addresses, consent
 
@@ -177,6 +177,8 @@ async def _complained(conn: AsyncConnection[Any], evidence: Evidence) -> None:
         evidence.occurred_at,
         contact_id,
         f"called delivery {evidence.delivery_id} spam",
+        ConsentSource.SYSTEM,
+        ConsentHow.SINGLE,
     )
     await consent.record(conn, [said])
     await addresses.carry_opt_outs(conn, [contact_id])
@@ -185,7 +187,7 @@ async def _complained(conn: AsyncConnection[Any], evidence: Evidence) -> None:
 async def _unsubscribed(conn: AsyncConnection[Any], evidence: Evidence) -> None:
     email, purpose, contact_id = await _address(conn, evidence)
     if email:
-        how = "one-click unsubscribe" if evidence.source == "web" else "unsubscribe"
+        how = "one-click unsubscribe" if evidence.source == consent.WEB else "unsubscribe"
         said = consent.Statement(
             email,
             purpose,
@@ -194,7 +196,11 @@ async def _unsubscribed(conn: AsyncConnection[Any], evidence: Evidence) -> None:
             evidence.occurred_at,
             contact_id,
             f"{how} of delivery {evidence.delivery_id}",
+            ConsentSource.PAGE if evidence.source == consent.WEB else ConsentSource.SYSTEM,
+            ConsentHow.SINGLE,
         )
+        if await consent.repeated(conn, said):
+            return
         await consent.record(conn, [said])
         await addresses.carry_opt_outs(conn, [contact_id])
 

@@ -95,22 +95,25 @@ async def queue(conn: AsyncConnection[Any], rows: Sequence[NewDelivery]) -> int:
     return cursor.rowcount
 
 
-EXCLUDED = """
+ASKED = "consent-request:"
+"""Begins the occurrence of a mail that only asks whether somebody wants mail, who asked for it just now."""
+EXCLUDED = f"""
     CASE
-        WHEN c.state <> 'live' THEN 'the contact is ' || c.state
+        WHEN c.state <> 'live' AND NOT (c.state = 'requested' AND starts_with(d.occurrence, '{ASKED}')) THEN
+            'the contact is ' || c.state
         WHEN coalesce(c.email, '') = '' THEN 'the contact has no e-mail address'
         WHEN NOT d.purpose = ANY(%(purposes)s) THEN 'the purpose ' || d.purpose || ' is not in hub.yaml'
         WHEN EXISTS (SELECT FROM suppression s WHERE s.email_hash = a.hash) THEN
             'suppressed: ' || (SELECT s.reason FROM suppression s WHERE s.email_hash = a.hash)
-        WHEN EXISTS (
-            SELECT FROM consent n WHERE n.email_hash = a.hash AND n.status = 'out' AND n.purpose IN (d.purpose, '*')
-              AND NOT EXISTS (SELECT FROM consent y WHERE y.email_hash = a.hash AND y.status = 'in' AND y.proof <> ''
-                              AND y.purpose IN (d.purpose, '*') AND y.at > n.at)) THEN
+        WHEN starts_with(d.occurrence, '{ASKED}') THEN NULL
+        WHEN (SELECT v.status FROM consent_verdict v WHERE v.email_hash = a.hash AND v.channel = 'email'
+                AND v.purpose IN (d.purpose, '*') ORDER BY v.purpose = '*' LIMIT 1) = 'out' THEN
             'opted out, by the word of ' || (
-                SELECT n.source FROM consent n WHERE n.email_hash = a.hash AND n.status = 'out' AND n.purpose IN (d.purpose, '*')
-                ORDER BY n.at DESC LIMIT 1)
-        WHEN d.purpose = ANY(%(opt_in)s) AND NOT EXISTS (
-            SELECT FROM consent y WHERE y.email_hash = a.hash AND y.status = 'in' AND y.purpose IN (d.purpose, '*')) THEN
+                SELECT v.source FROM consent_verdict v WHERE v.email_hash = a.hash AND v.channel = 'email'
+                  AND v.purpose IN (d.purpose, '*') ORDER BY v.purpose = '*' LIMIT 1)
+        WHEN d.purpose = ANY(%(opt_in)s) AND (
+                SELECT v.status FROM consent_verdict v WHERE v.email_hash = a.hash AND v.channel = 'email'
+                  AND v.purpose IN (d.purpose, '*') ORDER BY v.purpose = '*' LIMIT 1) IS DISTINCT FROM 'in' THEN
             'the purpose ' || d.purpose || ' needs an opt-in, and none is recorded'
     END
 """
@@ -142,7 +145,7 @@ async def claim(
     cursor = await conn.execute(
         f"""
         WITH due AS (
-            SELECT id, contact_id, purpose FROM delivery WHERE {DUE} AND NOT message = ANY(%(without)s)
+            SELECT id, contact_id, purpose, occurrence FROM delivery WHERE {DUE} AND NOT message = ANY(%(without)s)
             ORDER BY coalesce(not_before, '-infinity'), id LIMIT %(limit)s FOR UPDATE SKIP LOCKED
         ), judged AS MATERIALIZED (  -- once for each, though its verdict is used three times
             SELECT d.id, c.email, c.country, {EXCLUDED} AS reason

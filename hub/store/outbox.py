@@ -18,6 +18,8 @@ from psycopg import AsyncConnection
 from hub.model import Outcome, OutcomeStatus
 
 MAX_ATTEMPTS = 8
+OWED = ("consent", "erase")
+"""Kinds that are tried until the vendor takes or refuses them: the law does not stop asking after eight times."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class NewPush:
     """A write to queue. `dedupe_key` is unique within a connection: queueing it again changes nothing."""
 
     connection: str
-    kind: str  # result, field, consent
+    kind: str  # result, field, consent, erase
     dedupe_key: str
     payload: dict[str, Any]
     created_at: datetime
@@ -119,13 +121,14 @@ async def settle(
 ) -> Settled:
     """Record what the vendor said, keyed by `dedupe_key`. A row that was claimed anew meanwhile is left alone.
 
-    `retry` goes back to the queue with growing pauses until `MAX_ATTEMPTS`, then rests among the dead letters.
+    `retry` goes back to the queue with growing pauses until `MAX_ATTEMPTS`, then rests among the dead letters; what is
+    `OWED` is tried on.
     """
     tally: dict[str, int] = {}
     rows = []
     for row in claimed:
         outcome = outcomes[row.dedupe_key]
-        state, key = _next_state(outcome.status, row.attempts)
+        state, key = _next_state(outcome.status, row.kind, row.attempts)
         tally[key] = tally.get(key, 0) + 1
         pause = (
             max(outcome.retry_after_seconds, min(2.0 ** (row.attempts - 1), 900.0))
@@ -143,15 +146,19 @@ async def settle(
             """,
             rows,
         )
+    await conn.execute(
+        """UPDATE outbox SET payload = '{}', remote_id = '' WHERE id = ANY(%s) AND forget AND state IN ('done', 'dropped')""",
+        [[row.id for row in claimed]],
+    )
     return Settled(**tally)
 
 
-def _next_state(status: OutcomeStatus, attempts: int) -> tuple[str, str]:
+def _next_state(status: OutcomeStatus, kind: str, attempts: int) -> tuple[str, str]:
     """(state of the row, key of the tally)."""
     if status is OutcomeStatus.DONE:
         return "done", "done"
     if status is OutcomeStatus.RETRY:
-        return ("queued", "retried") if attempts < MAX_ATTEMPTS else ("dead", "dead")
+        return ("queued", "retried") if attempts < MAX_ATTEMPTS or kind in OWED else ("dead", "dead")
     if status is OutcomeStatus.DROPPED:
         return "dropped", "dropped"
     if status is OutcomeStatus.UNCERTAIN:

@@ -23,6 +23,7 @@ class Counts:
     changed: int = 0
     unchanged: int = 0
     gone: int = 0  # archived, deleted or merged away
+    erased: int = 0  # not taken in: they were erased here
     rejected: int = 0
     written: int = 0
     retried: int = 0

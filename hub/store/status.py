@@ -7,11 +7,12 @@ from typing import Any
 
 from psycopg import AsyncConnection
 
-from hub.store import events, inbox, outbox
+from hub.store import events, inbox, obligations, outbox
 
 
-async def numbers(conn: AsyncConnection[Any]) -> dict[str, Any]:
-    """What was pulled, list sizes, funnel entries, deliveries by state, results by kind, outbox and inbox."""
+async def numbers(conn: AsyncConnection[Any], *, now: datetime) -> dict[str, Any]:
+    """What was pulled, list sizes, funnel entries, deliveries by state, results by kind, outbox, inbox, and how far opt-outs
+    are told."""
     one = await (
         await conn.execute(
             """SELECT (SELECT count(*) FROM contact WHERE state = 'live'), (SELECT count(*) FROM deal WHERE state = 'live'),
@@ -41,6 +42,7 @@ async def numbers(conn: AsyncConnection[Any]) -> dict[str, Any]:
         "results": await events.totals(conn),
         "outbox": await outbox.counts(conn),
         "inbox": await inbox.counts(conn),
+        "opt_outs": await obligations.sums(conn, now=now),
     }
 
 

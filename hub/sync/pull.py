@@ -279,9 +279,11 @@ class _Store:
             )  # fmt: skip
             said: Sequence[consent.Statement] = ()
             if mapped.consent and state is live and (email := columns.get("email")):
-                at = changed_at or now
-                said = [
-                    consent.Statement(email, p, s, self.connection, at) for p, s in mapped.consent.items()
+                said = [  # a field says what is, not since when
+                    consent.Statement(
+                        email, p, s, self.connection, changed_at or now, dated=False, recorded_at=now
+                    )
+                    for p, s in mapped.consent.items()
                 ]
             rows.append((row, said))
             if mapped.errors:
@@ -377,8 +379,8 @@ class _Store:
                 conn, self.connection, [row.external_id for row, said in mapped if said], object
             )
         return runs.Counts(
-            created=merged.created, changed=merged.changed, unchanged=merged.unchanged, gone=merged.gone
-        )
+            created=merged.created, changed=merged.changed, unchanged=merged.unchanged, gone=merged.gone, erased=merged.erased
+        )  # fmt: skip
 
     async def _keep_company(self, conn: Any, mapped: Sequence[tuple[companies.CompanyRow]]) -> runs.Counts:
         merged = await companies.merge(

@@ -10,7 +10,7 @@ import msgspec
 from hub.clock import Clock
 from hub.errors import Drop, FixNeeded, HubError, Retry, Unclear, VendorError
 from hub.mapping import Mapping as FieldMapping
-from hub.model import ConsentWrite, FieldWrite, Outcome, OutcomeStatus, Push, Rejected, Result
+from hub.model import ConsentWrite, Erase, FieldWrite, Outcome, OutcomeStatus, Push, Rejected, Result
 from hub.sdk.connector import Connector
 from hub.sdk.http import Stats, metered
 from hub.store import contacts, copies, outbox, runs
@@ -132,6 +132,8 @@ def _to_push(row: outbox.Claimed, contact_ref: str, mapping: FieldMapping | None
         return msgspec.convert(
             {**row.payload, "id": row.dedupe_key, "contact_ref": contact_ref}, ConsentWrite, strict=False
         )
+    if row.kind == "erase":
+        return Erase(id=row.dedupe_key, contact_ref=row.payload["contact_ref"])
     contact_ref = row.payload.get("ref", contact_ref)
     if not contact_ref:
         return Outcome(id=row.dedupe_key, status=OutcomeStatus.DROPPED, code="NO_CONTACT",

@@ -1,4 +1,4 @@
-"""The hub's web application: webhooks, tracking and unsubscription, a health check and a status page."""
+"""The hub's web application: webhooks, tracking, unsubscription and preferences, a health check and a status page."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from hub.jobs.runtime import Runtime
-from hub.web import metrics, status, tracking, webhooks
+from hub.web import metrics, preferences, status, subscribe, tracking, webhooks
 from hub.web.intake import Intake
 
 
@@ -28,6 +28,12 @@ def application(runtime: Runtime) -> Starlette:
             Route("/t/{token}", tracking.trap, methods=["GET", "HEAD"]),
             Route("/u/{token}", tracking.unsubscribe_page, methods=["GET", "HEAD"]),
             Route("/u/{token}", tracking.unsubscribe, methods=["POST"]),
+            Route("/p/{token}", preferences.look, methods=["GET", "HEAD"]),
+            Route("/p/{token}", preferences.choose, methods=["POST"]),
+            Route("/subscribe/{purpose}", subscribe.form_page, methods=["GET", "HEAD"]),
+            Route("/subscribe/{purpose}", subscribe.subscribe, methods=["POST"]),
+            Route("/confirm/{token}", subscribe.confirm_page, methods=["GET", "HEAD"]),
+            Route("/confirm/{token}", subscribe.confirm, methods=["POST"]),
         ]
     )
     app.state.runtime = runtime

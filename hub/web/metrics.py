@@ -64,7 +64,10 @@ async def scrape(request: Request) -> Response:
     if time.monotonic() - getattr(state, "metrics_at", float("-inf")) > BELIEVED_SECONDS:
         runtime: Runtime = state.runtime
         async with runtime.db.connection() as conn:
-            found = {**await status.numbers(conn), **await status.ages(conn, now=runtime.clock.now())}
+            found = {
+                **await status.numbers(conn, now=runtime.clock.now()),
+                **await status.ages(conn, now=runtime.clock.now()),
+            }
         registry = CollectorRegistry(auto_describe=False)
         registry.register(_Numbers(found))
         state.metrics, state.metrics_at = generate_latest(registry), time.monotonic()

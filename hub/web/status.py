@@ -34,7 +34,9 @@ async def page(request: Request) -> HTMLResponse:
             {f"{name} {state}": n for name, states in found["outbox"].items() for state, n in states.items()},
         ),
     ]
-    return pages.page("status.html", groups=groups, runs=recent)
+    if found["opt_outs"]["confirmed"] or found["opt_outs"]["open"]:
+        groups.append(("Opt-outs told to other systems", found["opt_outs"]))
+    return pages.page("status.html", groups=groups, runs=recent, overdue=found["opt_outs"]["overdue"])
 
 
 async def numbers(request: Request) -> JSONResponse:
@@ -46,4 +48,4 @@ async def numbers(request: Request) -> JSONResponse:
 async def _ask(request: Request) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     runtime: Runtime = request.app.state.runtime
     async with runtime.db.connection() as conn:
-        return await store.numbers(conn), await runs.recent(conn, 15)
+        return await store.numbers(conn, now=runtime.clock.now()), await runs.recent(conn, 15)

@@ -11,8 +11,7 @@ from hub.errors import SignatureError
 from hub.jobs.runtime import Runtime
 from hub.jobs.wake import Wake
 from hub.results import engagement
-from hub.signing import PREVIEW
-from hub.web.pages import page
+from hub.web import recipient, wording
 
 PIXEL = base64.b64decode("R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7")
 NO_STORE = {"Cache-Control": "no-store, private", "Referrer-Policy": "no-referrer"}
@@ -41,7 +40,7 @@ async def click(request: Request) -> Response:
     try:
         delivery_id = runtime.signer.read_click(request.path_params["token"], link)
     except SignatureError:
-        return _no_token(request)
+        return recipient.no_token(request)
     if request.method == "GET":
         visit = _visit(request)
         if await engagement.clicked(runtime.db, runtime.clock, delivery_id, link, visit, runtime.watch):
@@ -55,12 +54,12 @@ async def trap(request: Request) -> Response:
     try:
         delivery_id = runtime.signer.read("click", request.path_params["token"])
     except SignatureError:
-        return _no_token(request)
+        return recipient.no_token(request)
     if request.method == "GET":
         visit = _visit(request, trap=True)
         if await engagement.clicked(runtime.db, runtime.clock, delivery_id, "", visit, runtime.watch):
             await runtime.bell.ring([Wake("results")])
-    return _page("Nothing to see here", "This link leads nowhere.")
+    return recipient.shown(request, "trap", "trap_help")
 
 
 def _visit(request: Request, *, trap: bool = False) -> engagement.Visit:
@@ -74,8 +73,8 @@ async def unsubscribe_page(request: Request) -> Response:
     try:
         runtime.signer.read("unsubscribe", request.path_params["token"])
     except SignatureError:
-        return _no_token(request)
-    return _page("Unsubscribe", "Do you want to receive no more of these mails?", ask=True)
+        return recipient.no_token(request)
+    return _asked(request, "unsubscribe", "unsubscribe_ask", ask=True)
 
 
 async def unsubscribe(request: Request) -> Response:
@@ -84,23 +83,19 @@ async def unsubscribe(request: Request) -> Response:
     try:
         delivery_id = runtime.signer.read("unsubscribe", request.path_params["token"])
     except SignatureError:
-        return _no_token(request)
+        return recipient.no_token(request)
     body = b""
     async for chunk in request.stream():
         body += chunk
-        if len(body) > 10_000:
+        if len(body) > recipient.MAX_BODY:
             return Response(status_code=413)
     how = "one-click" if b"One-Click" in body else "page"
     if await engagement.unsubscribed(runtime.db, runtime.clock, delivery_id, how=how):
         await runtime.bell.ring([Wake("results")])
-    return _page("You are unsubscribed", "You will get no more of these mails.")
+    return _asked(request, "unsubscribed", "unsubscribed_help")
 
 
-def _no_token(request: Request) -> HTMLResponse:
-    if request.path_params["token"].partition(".")[0] == PREVIEW:
-        return _page("This is a preview", "Its links do nothing: nobody is unsubscribed by them.")
-    return _page("This link is damaged", "Please use the link in the mail again.", status=404)
-
-
-def _page(title: str, words: str, *, ask: bool = False, status: int = 200) -> HTMLResponse:
-    return page("unsubscribe.html", status, NO_STORE, title=title, words=words, ask=ask)
+def _asked(request: Request, title: str, words: str, *, ask: bool = False) -> HTMLResponse:
+    language = wording.language_of(None, request.headers.get("accept-language", ""))
+    button = wording.WORDS[language]["unsubscribe"] if ask else ""
+    return recipient.shown(request, title, words, button=button, more=f"../p/{request.path_params['token']}")

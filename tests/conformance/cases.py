@@ -25,7 +25,7 @@ from contracts.hubspot.webhooks import sign_v3
 from contracts.smtp.audience import Audience, Fate, Person
 from contracts.smtp.relay import RelaySandbox
 from contracts.smtp.server import Rules
-from hub.model import ConsentWrite, FieldWrite, Push, Result, ResultKind
+from hub.model import ConsentWrite, Erase, FieldWrite, Push, Result, ResultKind
 from hub.sdk.conformance import ConnectorCase, ListeningCase, RelayCase
 from hub.sdk.connector import WebhookRequest
 
@@ -43,6 +43,7 @@ class HubSpotCase(ConnectorCase):
     def __init__(self) -> None:
         super().__init__()
         self.sandbox = HubSpotSandbox(clock=self.clock, limits=Limits.generous(), seed=_fill)
+        self.leaver = self.sandbox.record("contacts", "p9@example.com").id
 
     def settings(self) -> dict[str, Any]:
         return {
@@ -100,6 +101,7 @@ class HubSpotCase(ConnectorCase):
             FieldWrite(id="f2", contact_ref=bob, email="p2@example.com", fields={"jobtitle": "Buyer"}),
             ConsentWrite(id="c1", email="p3@example.com", purpose="news", subscription=str(NEWS), at=now, proof="link"),
             ConsentWrite(id="c2", email="p4@example.com", purpose="news", subscription=str(NEWS), at=now, proof="link"),
+            Erase(id="e1", contact_ref=self.leaver),
         ]  # fmt: skip
 
     def bad_pushes(self) -> list[Push]:
@@ -138,7 +140,12 @@ class HubSpotCase(ConnectorCase):
                 for address, statuses in account.preferences.statuses.items()
                 for number, status in statuses.items()
             ]
-        return [*mails, *people, *consent]
+        gone = (
+            []
+            if self.leaver in {p.id for p in account.store("contacts").live.values()}
+            else [f"{self.leaver} erased"]
+        )
+        return [*mails, *people, *consent, *gone]
 
     def webhook_bodies(self) -> list[bytes]:
         def event(number: int, kind: str, **more: Any) -> dict[str, Any]:

@@ -23,6 +23,12 @@ async def test_where_nothing_is_prepared_opt_outs_and_fields_go_out_all_the_same
         found = await bench.push(bench.case.pushes())
         results = [o for id, o in found.items() if id.startswith("d")]
         assert {o.status for o in results} == {OutcomeStatus.FIX_NEEDED}
-        assert {id for id, o in found.items() if o.status is OutcomeStatus.DONE} == {"f1", "f2", "c1", "c2"}
+        assert {id for id, o in found.items() if o.status is OutcomeStatus.DONE} == {
+            "f1",
+            "f2",
+            "c1",
+            "c2",
+            "e1",
+        }
         assert "p3@example.com 730001 UNSUBSCRIBED" in bench.case.written()
         assert all("prepare" in o.fix for o in results), results

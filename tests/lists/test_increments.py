@@ -107,7 +107,8 @@ class World:
 
     async def empty(self) -> None:
         await self.execute(
-            "TRUNCATE contact, deal, segment, delivery, event, consent, list, list_touch, run RESTART IDENTITY CASCADE"
+            """TRUNCATE contact, deal, segment, delivery, event, consent, consent_verdict, list, list_touch, run
+               RESTART IDENTITY CASCADE"""
         )
         for number in PEOPLE:
             await self.execute(

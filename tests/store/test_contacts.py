@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from datetime import datetime
 from typing import Any
 
 import pytest
 
 from hub.clock import ManualClock
-from hub.store import consent, contacts
+from hub.store import contacts
 from hub.store.contacts import ContactRow, Merged
 from hub.store.database import Database
 
@@ -177,21 +176,6 @@ async def test_refs_prefer_the_live_id(people: People, database: Database) -> No
     async with database.connection() as conn:
         assert await contacts.refs(conn, "crm", [1]) == {1: "3"}
         assert await contacts.refs(conn, "sales", [1]) == {}
-
-
-async def test_consent_is_appended_only_when_it_says_something_new(
-    people: People, database: Database, clock: ManualClock
-) -> None:
-    def said(status: str, at: datetime) -> consent.Statement:
-        return consent.Statement("A@example.com", "*", status, "crm", at)
-
-    async with database.transaction() as conn:
-        assert await consent.record(conn, [said("out", clock.now())]) == 1
-        clock.advance(hours=1)
-        assert await consent.record(conn, [said("out", clock.now())]) == 0
-        clock.advance(hours=1)
-        assert await consent.record(conn, [said("in", clock.now())]) == 1
-        assert [s["status"] for s in await consent.story(conn, "a@example.com")] == ["out", "in"]
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from pydantic import BaseModel, SecretStr
 
 from hub.clock import ManualClock
 from hub.errors import VendorError
-from hub.model import ConsentWrite, FieldWrite, Outcome, Push, Record, RecordState, Result
+from hub.model import ConsentWrite, Erase, FieldWrite, Outcome, Push, Record, RecordState, Result
 from hub.sdk.conformance.verdict import NotApplicable, NotGiven
 from hub.sdk.connector import Connector, Context, Cursor, Manifest, Page, WebhookRequest
 from hub.sdk.http import Http
@@ -24,7 +24,12 @@ from hub.sdk.oauth import MemoryTokens
 from hub.sdk.quota import MemoryQuota
 from hub.sdk.sandbox import Sandbox
 
-KINDS: Mapping[type[Any], str] = {Result: "results", ConsentWrite: "consent", FieldWrite: "fields"}
+KINDS: Mapping[type[Any], str] = {
+    Result: "results",
+    ConsentWrite: "consent",
+    FieldWrite: "fields",
+    Erase: "erasure",
+}
 MAX_PAGES = 5_000
 NO_OUTCOME = "(no outcome)"
 SECRET_NAMES = re.compile(r"token|secret|password|passphrase|api_?key|private_?key|credential")
