@@ -29,7 +29,6 @@ WORDS: Mapping[str, Mapping[str, str]] = {
         "before_help": "You have confirmed it before. There is nothing left to do.",
         "expired": "This link is too old", "expired_help": "Nothing was changed. Please ask for a new mail.",
         "trap": "Nothing to see here", "trap_help": "This link leads nowhere.",
-        "trap": "Nothing to see here", "trap_help": "This link leads nowhere.",
         "no_form": "There is no such form", "no_form_help": "Please check the address of the page.",
     },
     "de": {
