@@ -213,9 +213,9 @@ def test_its_reports_of_failure_are_read(postfix: Postfix) -> None:
     reports = [dsn.parse(raw) for raw in postfix.mails("bounces", 25)]
     assert Counter(report.verdict for report in reports) == {dsn.Verdict.BOUNCED: 25}
     assert {report.enhanced for report in reports} == {"5.1.1"}
-    assert {report.message_id for report in reports} == {f"<{n}@mailyard.example>" for n in book.taken}
+    assert {report.message_ids for report in reports} == {(f"<{n}@mailyard.example>",) for n in book.taken}
     for report in reports:
-        number = report.message_id.strip("<>").partition("@")[0]
+        number = report.message_ids[0].strip("<>").partition("@")[0]
         assert f"bounce+{number}@mailyard.example" in report.sent_to
         assert "unknown user" in report.text
 
