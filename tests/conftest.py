@@ -1,4 +1,4 @@
-"""Real servers for the tests: one PostgreSQL and one Valkey for the whole run, a fresh database for each test."""
+"""Real servers for the tests: one PostgreSQL and one Valkey for each process of the run, a fresh database for each test."""
 
 from __future__ import annotations
 
@@ -64,12 +64,13 @@ def _named(url: str, name: str) -> str:
 
 @pytest.fixture(scope="session")
 def template(servers: embedded.Urls) -> str:
-    """A migrated database to copy from."""
+    """A migrated database to copy from; one for each of the processes that the tests are divided among."""
+    name = f"hub_template_{os.environ.get('PYTEST_XDIST_WORKER', 'one')}"
     with psycopg.connect(servers.database, autocommit=True) as conn:
-        conn.execute("DROP DATABASE IF EXISTS hub_template")
-        conn.execute("CREATE DATABASE hub_template")
-    migrate(_named(servers.database, "hub_template"))
-    return "hub_template"
+        conn.execute(f"DROP DATABASE IF EXISTS {name}".encode())
+        conn.execute(f"CREATE DATABASE {name}".encode())
+    migrate(_named(servers.database, name))
+    return name
 
 
 @pytest.fixture

@@ -64,7 +64,8 @@ def drop(folder: Path, name: str, content: bytes) -> None:
 def sample(name: str, mail: int) -> bytes:
     text = (SAMPLES / f"{name}.eml").read_text()
     tokens = SIGNER.tokens(mail)
-    return text.replace("{token}", tokens.bounce).replace("{message}", tokens.message).encode()
+    message, bounce = (each.decode() for each in tokens[3:])
+    return text.replace("{token}", bounce).replace("{message}", message).encode()
 
 
 def test_every_sample_is_expected_and_every_expectation_has_its_sample() -> None:
