@@ -95,9 +95,8 @@ def unknown_names(source: str, contact_fields: Collection[str]) -> list[tuple[st
             of = attribute.node.name
             if name is not None and (name if of == "contact" else f"company.{name}") not in contact_fields:
                 found.append((f"{of}.{name}", attribute.lineno))
-    return [
-        (name, line, _column(source, name, line)) for name, line in sorted(set(found), key=lambda f: f[1])
-    ]
+    placed = {(name, line, _column(source, name, line)) for name, line in found}
+    return sorted(placed, key=lambda place: (place[1:], place[0]))
 
 
 def unknown_functions(source: str) -> list[tuple[str, str, int, int]]:

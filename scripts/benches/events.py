@@ -37,6 +37,8 @@ from scripts.benches.sending.world import KEY
 
 EVENTS, CONNECTIONS = 1_000, 8
 STEADY_EVENTS, STEADY_RATE = 10, 200.0
+BACKLOG = 200
+"""Calls that the worker is busy with."""
 SECONDS = 600.0
 AIMS = {
     "vs_limit": Aim(0.5, 0.75), "vs_naive": Aim(2), "replay_vs_new": Aim(1, at_most=True), "ack_p99_vs_null": Aim(),
@@ -213,7 +215,7 @@ class Bench:
         config = str(self.folder / "hub.yaml")
         with self.hub() as hub, self.app("null") as null:
             self.empty()
-            self.call(hub, first=0, count=200)
+            self.call(hub, first=0, count=BACKLOG if count > 500 else BACKLOG // 10)
             with self.process([sys.executable, "-m", "hub", "--config", config, "worker"], "worker"):
                 for number in range(1, rounds + 1):
                     for served in (null, hub):

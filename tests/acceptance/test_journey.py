@@ -95,9 +95,10 @@ def test_redis_is_flushed_again_and_again(tmp_path: Path, undisturbed: sums.Sums
 
 
 def test_the_worker_is_killed_at_five_random_points(tmp_path: Path, undisturbed: sums.Sums) -> None:
-    # Five points of the journey, by how much has been handled: pulling, sending and writing back among them.
+    # Five points of the journey, by how much has been handled: pulling, sending and writing back among them. Not its very
+    # end: that may come between two looks.
     random_points = random.Random(11)
-    points = sorted(random_points.uniform(0.02, 0.95) for _ in range(5))
+    points = sorted(random_points.uniform(0.02, 0.7) for _ in range(5))
     whole = undisturbed.contacts + undisturbed.deliveries["accepted"] + sum(undisturbed.pushed.values())
     killed: list[float] = []
 

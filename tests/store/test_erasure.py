@@ -223,7 +223,10 @@ async def test_who_was_erased_is_not_taken_in_again(lived: Rig, clock: ManualClo
     assert await lived.value("SELECT count(*) FROM contact WHERE email = %s", EMAIL) == 1
 
 
-async def test_a_system_that_refuses_is_asked_on(lived: Rig, clock: ManualClock) -> None:
+async def test_a_system_that_refuses_is_asked_on(
+    lived: Rig, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hub.sdk.http.Http._pause", staticmethod(lambda attempt, failure: 0.0))
     lived.hubspot.faults.plan("status", status=503, times=99, path="gdpr-delete")
     await erasure.erase(lived.runtime, EMAIL, by="me")
     for _ in range(10):

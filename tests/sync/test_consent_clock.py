@@ -116,8 +116,9 @@ async def test_what_a_system_said_itself_is_not_told_back_and_nothing_twice(
 
 
 async def test_a_crm_that_refuses_for_long_is_asked_on_and_told_as_overdue(
-    ann: Rig, clock: ManualClock
+    ann: Rig, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("hub.sdk.http.Http._pause", staticmethod(lambda attempt, failure: 0.0))
     ann.hubspot.faults.plan("status", status=503, times=10_000, path=STATUSES)
     await withdraw(ann, "ann@example.com", "news")
     await ann.run("push")
