@@ -422,6 +422,20 @@ def test_a_sound_file_with_hints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert [(row["line"], row["severity"]) for row in as_json] == [(1, "hint"), (2, "hint")]
 
 
+def test_a_check_makes_no_folder_however_long_its_path_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / ("a folder deeper than a socket's name may be long" * 3)
+    place.mkdir()
+    (place / "hub.yaml").write_text((FOLDER / "sound.yaml").read_text())
+    (place / "templates").mkdir()
+    (place / "templates" / "hello.html").write_text("<p>Hello</p>")
+    monkeypatch.chdir(place)
+    done = CliRunner().invoke(main, ["check"], env=ENVIRONMENT)
+    assert (done.exit_code, done.output.splitlines()[-1]) == (0, "hub.yaml: no mistakes found")
+    assert {each.name for each in place.iterdir()} == {"hub.yaml", "templates"}
+
+
 def test_every_broken_file_has_its_expectation() -> None:
     assert {file.stem for file in FOLDER.glob("[0-9]*.yaml")} == set(EXPECTED)
     assert len(EXPECTED) >= 20

@@ -82,7 +82,11 @@ def _doubts(place: Place, config: Config) -> list[Problem]:
     from hub.check import doubts
     from hub.embedded import EmbeddedServers
 
-    url = os.environ.get("HUB_DATABASE_URL") or EmbeddedServers(place.data).urls.database
+    url = os.environ.get("HUB_DATABASE_URL")
+    if not url:
+        if not place.data.is_dir():  # nothing was ever started here, and a check makes no folder
+            return []
+        url = EmbeddedServers(place.data).urls.database
 
     async def ask() -> list[Problem]:
         async with await psycopg.AsyncConnection.connect(url, connect_timeout=2) as conn:
